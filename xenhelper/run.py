@@ -1,0 +1,152 @@
+"""The one place that starts programs: a list, a small environment, a bounded time.
+
+Built on ``posix_spawn`` rather than ``subprocess``: importing the latter costs a hook
+as much as three forks (see docs/performance.md), and hooks run in a guest's downtime.
+"""
+
+import os
+import select
+import signal
+import time
+
+from xenhelper import paths
+from xenhelper.errors import CommandFailed
+
+ENV = {"PATH": paths.PATH, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
+
+
+class Result:
+    """What a program left: ``status`` (exit status, negative for a signal), both outputs."""
+
+    __slots__ = ("status", "stderr", "stdout")
+
+    def __init__(self, status: int, stdout: str, stderr: str) -> None:
+        self.status = status
+        self.stdout = stdout
+        self.stderr = stderr
+
+
+def which(name: str) -> str:
+    """Absolute path of program ``name`` on our own PATH. Raises CommandFailed."""
+    if name.startswith("/"):
+        return name
+    for folder in paths.PATH.split(":"):
+        path = folder + "/" + name
+        if os.access(path, os.X_OK):
+            return path
+    raise CommandFailed([name], 127, f"program not found in {paths.PATH}", 0)
+
+
+def run(
+    argv: "list[str]",
+    timeout: float = 10.0,
+    ok: "tuple[int, ...] | None" = (0,),
+    stdin: "bytes | None" = None,
+    env: "dict[str, str] | None" = None,
+) -> Result:
+    """Run ``argv`` and return its result within ``timeout`` seconds.
+
+    ``ok`` names the exit statuses that are no error (None: any). The child has its own
+    process group, which is killed when time runs out. Raises CommandFailed.
+    """
+    out_r, out_w = os.pipe()
+    err_r, err_w = os.pipe()
+    fds = [out_r, out_w, err_r, err_w]
+    in_r = in_w = -1
+    try:
+        actions: "list[tuple[object, ...]]" = []
+        if stdin is None:
+            actions.append((os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0))
+        else:
+            in_r, in_w = os.pipe()
+            fds += [in_r, in_w]
+            actions.append((os.POSIX_SPAWN_DUP2, in_r, 0))
+        actions += [(os.POSIX_SPAWN_DUP2, out_w, 1), (os.POSIX_SPAWN_DUP2, err_w, 2)]
+        deadline = time.monotonic() + timeout
+        pid = os.posix_spawn(
+            which(argv[0]),
+            argv,
+            dict(ENV, **env) if env else ENV,
+            file_actions=actions,  # type: ignore[arg-type]
+            setpgroup=0,
+            setsigdef=(signal.SIGPIPE, signal.SIGINT, signal.SIGTERM),
+        )
+        for fd in (out_w, err_w, in_r):
+            if fd >= 0:
+                os.close(fd)
+                fds.remove(fd)
+        status, stdout, stderr = _collect(pid, out_r, err_r, in_w, stdin or b"", deadline)
+        if in_w >= 0:
+            fds.remove(in_w)
+    finally:
+        for fd in fds:
+            os.close(fd)
+    text_out, text_err = stdout.decode("utf-8", "replace"), stderr.decode("utf-8", "replace")
+    if status is None or (ok is not None and status not in ok):
+        raise CommandFailed(argv, status, text_err or text_out, timeout)
+    return Result(status, text_out, text_err)
+
+
+def _collect(
+    pid: int, out_fd: int, err_fd: int, in_fd: int, data: bytes, deadline: float
+) -> "tuple[int | None, bytes, bytes]":
+    """Feed and read the child until it ends; (None, ...) when the deadline passed."""
+    poll = select.poll()
+    chunks: "dict[int, list[bytes]]" = {out_fd: [], err_fd: []}
+    poll.register(out_fd, select.POLLIN)
+    poll.register(err_fd, select.POLLIN)
+    if in_fd >= 0:
+        os.set_blocking(in_fd, False)
+        poll.register(in_fd, select.POLLOUT)
+    pidfd = os.pidfd_open(pid)
+    poll.register(pidfd, select.POLLIN)
+    open_fds = {out_fd, err_fd}
+    ended = False
+    try:
+        while open_fds and not ended:
+            left = deadline - time.monotonic()
+            events = poll.poll(left * 1000) if left > 0 else []
+            if not events:
+                _kill(pid)
+                os.waitpid(pid, 0)
+                return None, b"".join(chunks[out_fd]), b"".join(chunks[err_fd])
+            for fd, event in events:
+                if fd in chunks:
+                    block = os.read(fd, 65536)
+                    if block:
+                        chunks[fd].append(block)
+                    else:
+                        poll.unregister(fd)
+                        open_fds.discard(fd)
+                elif fd == in_fd:
+                    try:
+                        data = data[os.write(fd, data[:65536]) :]
+                    except OSError:
+                        data = b""
+                    if not data or event & (select.POLLERR | select.POLLHUP):
+                        poll.unregister(fd)
+                        os.close(fd)
+                        in_fd = -1
+                elif fd == pidfd and len(events) == 1:
+                    # it ended and its pipes are read empty; a grandchild may still hold them
+                    ended = True
+        left = max(0.0, deadline - time.monotonic())
+        waiter = select.poll()
+        waiter.register(pidfd, select.POLLIN)
+        if not waiter.poll(left * 1000):
+            _kill(pid)
+            os.waitpid(pid, 0)
+            return None, b"".join(chunks[out_fd]), b"".join(chunks[err_fd])
+        _, raw = os.waitpid(pid, 0)
+        return os.waitstatus_to_exitcode(raw), b"".join(chunks[out_fd]), b"".join(chunks[err_fd])
+    finally:
+        os.close(pidfd)
+        if in_fd >= 0:
+            os.close(in_fd)
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass

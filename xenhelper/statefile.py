@@ -1,0 +1,95 @@
+"""Small durable records: ``key=value`` lines, one file each, readable with a pager.
+
+Used for intents, resources and VMs under /var/lib/xenhelper. Written atomically (a
+temporary file, fsync, rename, fsync of the folder), mode 0600, so that a crash leaves
+the old record or the new one. No library: the block script reads them too.
+"""
+
+import os
+
+from xenhelper.errors import XenhelperError
+
+MAX_BYTES = 65536
+
+
+def write_atomically(path: str, data: bytes, mode: int = 0o600) -> None:
+    """Replace ``path`` durably by ``data``; creates missing folders with mode 0700."""
+    folder = os.path.dirname(path)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    temporary = f"{folder}/.{os.path.basename(path)}.{os.getpid()}.tmp"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    try:
+        try:
+            os.fchmod(fd, mode)
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(temporary, path)
+    except BaseException:
+        try:
+            os.unlink(temporary)
+        except FileNotFoundError:
+            pass
+        raise
+    sync_folder(folder)
+
+
+def sync_folder(folder: str) -> None:
+    """Make renames and removals in ``folder`` durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def remove(path: str) -> None:
+    """Remove ``path`` durably; no error when it isn't there."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    sync_folder(os.path.dirname(path))
+
+
+def write(path: str, record: "dict[str, str]") -> None:
+    """Write ``record`` as ``key=value`` lines. Raises XenhelperError on a newline in it."""
+    lines = []
+    for key, value in record.items():
+        if "\n" in value or "\n" in key or "=" in key:
+            raise XenhelperError(f"{path}: can't hold {key!r}={value!r}")
+        lines.append(f"{key}={value}\n")
+    write_atomically(path, "".join(lines).encode())
+
+
+def read(path: str) -> "dict[str, str] | None":
+    """The record at ``path``, or None when there is none. Raises XenhelperError."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        text = os.read(fd, MAX_BYTES).decode("utf-8", "replace")
+    finally:
+        os.close(fd)
+    record = {}
+    for line in text.splitlines():
+        if not line or line.startswith("#"):
+            continue
+        key, equals, value = line.partition("=")
+        if not equals:
+            raise XenhelperError(f"{path}: not a key=value line: {line!r}", "restore it from the other host")
+        record[key] = value
+    return record
+
+
+def names(folder: str) -> "list[str]":
+    """Names of the records in ``folder``, sorted; none when the folder is missing."""
+    try:
+        found = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    return sorted(name for name in found if not name.startswith("."))
