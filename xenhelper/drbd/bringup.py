@@ -1,0 +1,36 @@
+"""Bring managed resources up, from their own files only.
+
+``drbdadm`` reads a small configuration of ours that includes just the VM's file, so that
+a foreign file that doesn't parse can't keep a guest from starting.
+"""
+
+import os
+
+from xenhelper import names, paths
+from xenhelper.errors import XenhelperError
+from xenhelper.run import run
+
+
+def vm_file(vm: str) -> str:
+    """The VM's resource file (contract)."""
+    return f"{paths.DRBD_D}/{names.check_vm(vm)}.res"
+
+
+def adm(vm: str, *words: str, timeout: float = 20.0) -> None:
+    """``drbdadm WORDS`` with only the VM's file in view. Raises CommandFailed."""
+    path = vm_file(vm)
+    if not os.path.isfile(path):
+        raise XenhelperError(f"{vm}: {path} is missing", "`xenhelper reconcile` or copy it from the other host")
+    # -c FILE: drbdadm(8); the file itself is a whole configuration
+    run(["drbdadm", "-c", path, *words], timeout=timeout)
+
+
+def up(vm: str, resource: str) -> None:
+    """Attach and connect one resource; two-primaries is no by its file. Doesn't wait for
+    the peer. Running it on a resource that is up changes nothing. Raises CommandFailed."""
+    adm(vm, "adjust", names.check_resource(resource))
+
+
+def down(vm: str, resource: str) -> None:
+    """Disconnect and detach one resource. Raises CommandFailed when it is in use."""
+    adm(vm, "down", names.check_resource(resource))

@@ -1,0 +1,142 @@
+"""What the kernel says of each resource, from one ``drbdsetup events2 --now --statistics``.
+
+The line format is drbdsetup(8)'s; DRBD 8.4 kernels through drbd-utils 9 print the same
+objects with fewer keys. Sizes come in KiB there and are bytes here.
+"""
+
+from xenhelper.run import run
+
+CONNECTED = "Connected"
+PRIMARY = "Primary"
+SECONDARY = "Secondary"
+UP_TO_DATE = "UpToDate"
+CONSISTENT = "Consistent"
+# disk states of a peer that can't be promoted without us (drbd.h: below DUnknown)
+OUTDATED_OR_WORSE = ("Outdated", "Inconsistent", "Diskless", "Failed", "Attaching", "Negotiating", "Detaching")
+
+
+class Resource:
+    """One resource (one volume, one peer) as the kernel has it now.
+
+    ``size`` and ``out_of_sync`` are bytes, ``done_percent`` is None unless a resync
+    runs, ``upper_pending`` counts requests of the application that aren't answered yet,
+    ``lower_pending`` those of the local disk.
+    """
+
+    __slots__ = (
+        "connection",
+        "disk",
+        "done_percent",
+        "lower_pending",
+        "minor",
+        "name",
+        "out_of_sync",
+        "peer_disk",
+        "peer_name",
+        "peer_role",
+        "replication",
+        "role",
+        "size",
+        "suspended",
+        "upper_pending",
+    )
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.minor = -1
+        self.role = "Unknown"
+        self.disk = "Diskless"
+        self.connection = "StandAlone"
+        self.peer_role = "Unknown"
+        self.peer_disk = "DUnknown"
+        self.replication = "Off"
+        self.peer_name = ""
+        self.upper_pending = 0
+        self.lower_pending = 0
+        self.out_of_sync = 0
+        self.done_percent: "float | None" = None
+        self.size = 0
+        self.suspended = False
+
+    @property
+    def connected(self) -> bool:
+        """Whether both ends agree that they talk."""
+        return self.connection == CONNECTED
+
+    @property
+    def in_sync(self) -> bool:
+        """Connected and UpToDate on both sides."""
+        return self.connected and self.disk == UP_TO_DATE and self.peer_disk == UP_TO_DATE
+
+    def __repr__(self) -> str:
+        return f"<{self.name} {self.connection} {self.role}/{self.peer_role} {self.disk}/{self.peer_disk}>"
+
+
+def parse(text: str) -> "dict[str, Resource]":
+    """Resources by name from events2 output; unknown lines and keys are passed over."""
+    found: "dict[str, Resource]" = {}
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) < 3 or words[0] not in ("exists", "create", "change"):
+            continue
+        keys = {}
+        for word in words[2:]:
+            key, colon, value = word.partition(":")
+            if colon:
+                keys[key] = value
+        name = keys.get("name")
+        if not name:
+            continue
+        resource = found.get(name)
+        if resource is None:
+            resource = found[name] = Resource(name)
+        _apply(resource, words[1], keys)
+    return found
+
+
+def _apply(resource: Resource, kind: str, keys: "dict[str, str]") -> None:
+    if kind == "resource":
+        resource.role = keys.get("role", resource.role)
+        resource.suspended = keys.get("suspended", "no") != "no"
+    elif kind == "connection":
+        resource.connection = keys.get("connection", resource.connection)
+        resource.peer_role = keys.get("role", resource.peer_role)
+        resource.peer_name = keys.get("conn-name", resource.peer_name)
+    elif kind == "device":
+        resource.minor = _number(keys.get("minor"), resource.minor)
+        resource.disk = keys.get("disk", resource.disk)
+        resource.size = _number(keys.get("size"), 0) * 1024
+        resource.upper_pending = _number(keys.get("upper-pending"), 0)
+        resource.lower_pending = _number(keys.get("lower-pending"), 0)
+    elif kind == "peer-device":
+        resource.replication = keys.get("replication", resource.replication)
+        resource.peer_disk = keys.get("peer-disk", resource.peer_disk)
+        resource.out_of_sync = _number(keys.get("out-of-sync"), 0) * 1024
+        done = keys.get("done")
+        if done is not None:
+            try:
+                resource.done_percent = float(done)
+            except ValueError:
+                resource.done_percent = None
+
+
+def _number(text: "str | None", default: int) -> int:
+    return int(text) if text is not None and text.isdigit() else default
+
+
+def snapshot(resource: str = "") -> "dict[str, Resource]":
+    """The kernel's resources (or only the named one) now. Raises CommandFailed.
+
+    A resource that isn't up is missing from the answer; that is no error.
+    """
+    argv = ["drbdsetup", "events2", "--now", "--statistics"]
+    if resource:
+        argv.append(resource)
+    # 10: no such resource (8.4 prints nothing and exits so when it isn't up)
+    result = run(argv, timeout=10, ok=(0, 10) if resource else (0,))
+    return parse(result.stdout)
+
+
+def one(name: str) -> "Resource | None":
+    """The named resource now, or None when it isn't up. Raises CommandFailed."""
+    return snapshot(name).get(name)

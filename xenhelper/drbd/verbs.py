@@ -1,0 +1,160 @@
+"""What changes DRBD: each verb one bounded drbdsetup call by minor, with its retries.
+
+By minor rather than through drbdadm, which parses every file in /etc/drbd.d: a broken
+foreign one there must not stop a guest.
+"""
+
+import os
+import time
+
+from xenhelper.drbd import events
+from xenhelper.errors import CommandFailed, Refused, XenhelperError
+from xenhelper.run import run
+
+# drbdsetup's exit status and the kernel's codes in its message (drbd.h, drbd_strings.c)
+STATE_CHANGE_FAILED = 11
+HELD_OPEN = "(-12)"
+TWO_PRIMARIES = "(-1)"
+CONCURRENT = "(-20)"
+NOT_UP_TO_DATE = "(-2)"
+FENCING_REFUSED = "(-7)"
+
+
+def primary(minor: int, force: bool = False, timeout: float = 12.0) -> None:
+    """Promote. DRBD calls the fence-peer handler in here (5 s at most) when it must.
+
+    Raises CommandFailed; its ``stderr`` holds the kernel's reason.
+    """
+    argv = ["drbdsetup", "primary", str(minor)]
+    if force:
+        argv.append("--force")
+    for attempt in (1, 2, 3):
+        try:
+            run(argv, timeout=timeout)
+            return
+        except CommandFailed as error:
+            if attempt == 3 or error.status != STATE_CHANGE_FAILED or CONCURRENT not in error.stderr:
+                raise
+            time.sleep(0.3)
+
+
+def secondary(minor: int, seconds: float = 10.0) -> None:
+    """Demote, for ``seconds`` while the device is still held open (blkback lets go after
+    it says Closed; udev and multipath probe for a moment). Raises XenhelperError naming
+    the holder."""
+    deadline = time.monotonic() + seconds
+    pause = 0.05
+    while True:
+        try:
+            run(["drbdsetup", "secondary", str(minor)], timeout=10)
+            return
+        except CommandFailed as error:
+            held = HELD_OPEN in error.stderr
+            passing = error.status == STATE_CHANGE_FAILED and (held or CONCURRENT in error.stderr)
+            if not passing:
+                raise
+            if time.monotonic() + pause > deadline:
+                if held:
+                    who = holder(minor)
+                    raise XenhelperError(
+                        f"/dev/drbd{minor} can't be demoted: held open by {who}",
+                        "let it go, then `xenhelper reconcile`",
+                    ) from error
+                raise
+        time.sleep(pause)
+        pause = min(1.0, pause * 1.6)
+
+
+def holder(minor: int) -> str:
+    """Who holds /dev/drbdN open: mounts, stacked devices, processes, else the kernel."""
+    name = f"drbd{minor}"
+    found = []
+    try:
+        found += [f"device {entry}" for entry in os.listdir(f"/sys/block/{name}/holders")]
+    except OSError:
+        pass
+    try:
+        rdev = os.stat(f"/dev/{name}").st_rdev
+        number = f"{os.major(rdev)}:{os.minor(rdev)}"
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+            found += [f"mount {line.split()[4]}" for line in mounts if line.split()[2] == number]
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            if _opens(pid, rdev):
+                with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as comm:
+                    found.append(f"{comm.read().strip()} (pid {pid})")
+    except OSError:
+        pass
+    return ", ".join(found) or "the kernel (a guest's block backend?)"
+
+
+def _opens(pid: str, rdev: int) -> bool:
+    try:
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            if os.stat(f"/proc/{pid}/fd/{fd}").st_rdev == rdev:
+                return True
+    except OSError:
+        pass
+    return False
+
+
+def net_options(local: str, remote: str, protocol: str, two_primaries: bool) -> None:
+    """Set both in one call: DRBD wants the pair whole, and tells the connected peer.
+
+    Raises CommandFailed; 139 two-primaries without C, 164 both are still Primary.
+    """
+    if not local or not remote:
+        raise XenhelperError("the connection is StandAlone: its settings can't be changed")
+    run(
+        [
+            "drbdsetup",
+            "net-options",
+            local,
+            remote,
+            f"--protocol={protocol}",
+            "--allow-two-primaries=" + ("yes" if two_primaries else "no"),
+        ],
+        timeout=10,
+    )
+
+
+def outdate(minor: int) -> None:
+    """Mark the local disk Outdated (only while disconnected or Secondary to nobody)."""
+    run(["drbdsetup", "outdate", str(minor)], timeout=4)
+
+
+def generation(minor: int) -> "tuple[int, int]":
+    """(current, bitmap) generation UUIDs of the local data; the current one's lowest bit,
+    which says Primary, is cleared. ``bitmap`` is not 0 once this side went on alone."""
+    result = run(["drbdsetup", "show-gi", str(minor)], timeout=4)
+    return parse_generation(result.stdout)
+
+
+def parse_generation(text: str) -> "tuple[int, int]":
+    """The two UUIDs from ``drbdsetup show-gi`` or ``get-gi`` (its last line of colons)."""
+    for line in reversed(text.splitlines()):
+        fields = line.strip().split(":")
+        if len(fields) >= 4:
+            try:
+                return int(fields[0], 16) & ~1, int(fields[1], 16)
+            except ValueError:
+                continue
+    raise XenhelperError("drbdsetup show-gi printed no generation")
+
+
+def wait_until(name: str, seconds: float, wanted: str, step: float = 0.1) -> events.Resource:
+    """Poll until the resource satisfies ``wanted`` (``drained`` or ``connected``).
+
+    Raises Refused when ``seconds`` pass first.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        resource = events.one(name)
+        if resource is not None:
+            if wanted == "drained" and resource.lower_pending == 0:
+                return resource
+            if wanted == "connected" and resource.connected:
+                return resource
+        if time.monotonic() >= deadline:
+            state = repr(resource) if resource is not None else "not up"
+            raise Refused(f"{name}: not {wanted} within {seconds:g} s ({state})", "see `xenhelper status`")
+        time.sleep(step)

@@ -1,0 +1,140 @@
+"""Fencing: DRBD's fence-peer handler, the consent to start alone, and the peer's answer.
+
+The handler runs when a Primary loses its peer, and when a disconnected host wants to
+become Primary. Exit 4 only when the peer said that it outdated its disk; 5 ("gone, go
+on") only where this host certainly has the newest data: it is Primary, or holds a
+permit; anything else refuses. Answers within 5 s, over the management path.
+"""
+
+import os
+import sys
+import time
+
+from xenhelper import intents, log, names, paths, permits, statefile
+from xenhelper.drbd import events, verbs
+from xenhelper.errors import CommandFailed, PeerFailed, PeerUnreachable, Refused, XenhelperError
+from xenhelper.xen import domains
+from xenhelper.xen.xenstore import Xenstore
+
+OUTDATED, UNREACHABLE, REFUSE = 4, 5, 1  # drbd.conf(5), fence-peer
+_ANSWER = 4.0  # seconds for the peer, of the handler's 5
+_ASKING = paths.RUN + "/asking"
+
+
+def main() -> int:
+    """``fence-peer``, called by drbdadm with DRBD_RESOURCE in the environment."""
+    name = os.environ.get("DRBD_RESOURCE", "")
+    try:
+        names.check_resource(name)
+        status, why = fence_peer(name)
+    except (XenhelperError, OSError) as error:
+        status, why = REFUSE, str(error)
+    priority = log.NOTICE if status == OUTDATED else log.WARNING
+    log.event("fenced", f"{name}: fence-peer answers {status}: {why}", priority, resource=name)
+    print(f"{name}: {why}", file=sys.stderr)
+    return status
+
+
+def fence_peer(name: str) -> "tuple[int, str]":
+    """(exit status, why) for this resource now. Raises XenhelperError."""
+    record = statefile.read(f"{paths.RESOURCES}/{name}")
+    if record is None:
+        return REFUSE, "not a resource of xenhelper"
+    peer = record["peer"]
+    state = events.one(name)
+    if state is None:
+        return REFUSE, "not up"
+    try:
+        _ask(name, state.minor, peer)
+        return OUTDATED, f"{peer} outdated its copy"
+    except PeerFailed as error:
+        return REFUSE, f"{peer} doesn't outdate its copy: {error}"
+    except PeerUnreachable as error:
+        if state.role == events.PRIMARY:
+            if intents.read("window", record["vm"]) is not None:
+                return REFUSE, f"{peer} is unreachable in the middle of a migration: {error.what}"
+            return UNREACHABLE, f"{peer} is unreachable and this host has the newest data: {error.what}"
+        if permits.valid(name, state.minor):
+            return UNREACHABLE, f"{peer} is unreachable and this host holds a permit"
+        return REFUSE, f"{peer} is unreachable: {error.what}"
+
+
+def _ask(name: str, minor: int, peer: str) -> None:
+    from xenhelper.peer import client
+
+    current, bitmap = verbs.generation(minor)
+    client.ask(
+        peer,
+        "outdate",
+        {"resource": name, "current": f"{current:016x}", "bitmap": f"{bitmap:016x}"},
+        timeout=_ANSWER,
+    )
+
+
+def ask_consent(name: str, minor: int, peer: str, vm: str) -> None:
+    """Before a start without the replication link: the peer must step back, and does so
+    before it answers. If both hosts ask at once the lower host name wins. Raises Refused."""
+    if not peer:
+        raise Refused(f"{name}: not connected, and xenhelper doesn't know its other host", "`drbdadm connect`")
+    mark = f"{_ASKING}/{name}"
+    statefile.write(mark, {"pid": str(os.getpid())})
+    try:
+        _ask(name, minor, peer)
+    except PeerUnreachable as error:
+        raise Refused(
+            f"{name}: not connected, and {peer} doesn't answer, so {peer} may have newer data or run {vm}",
+            f"bring {peer} back; if it is dead: `xenhelper takeover {vm}`",
+        ) from error
+    except PeerFailed as error:
+        raise Refused(f"{name}: not connected, and {peer} refuses: {error}") from error
+    finally:
+        statefile.remove(mark)
+
+
+def serve_outdate(peer: str, args: "dict[str, str]") -> "dict[str, object]":
+    """Verb ``outdate``: step back for ``peer``, if this host has and does nothing newer.
+
+    Outdates the local disk before it answers. Raises Refused.
+    """
+    name = names.check_resource(args["resource"])
+    record = statefile.read(f"{paths.RESOURCES}/{name}")
+    if record is None or record.get("peer") != peer:
+        raise Refused(f"{name}: not a resource shared with {peer}")
+    host, vm = record["host"], record["vm"]
+    if statefile.read(f"{_ASKING}/{name}") is not None and host < peer:
+        raise Refused(f"{host} starts {vm} at this moment, too, and goes first")
+    with Xenstore() as store:
+        users = [user or str(domid) for domid, user in domains.users_of(store, name)]
+    if users:
+        raise Refused(f"{name} is in use on {host} by {', '.join(users)}", f"see `xenhelper status` on {host}")
+    state = _disconnected(name)
+    if state is None:
+        raise Refused(f"{name} isn't up on {host}", f"`xenhelper reconcile` on {host}")
+    if state.role == events.PRIMARY:
+        raise Refused(f"{name} is Primary on {host}", f"see `xenhelper status` on {host}")
+    if state.disk in events.OUTDATED_OR_WORSE:
+        return {"outdated": True}
+    if state.connected:
+        raise Refused(f"{name}: {host} still sees the connection", "try again in a moment")
+    current, _ = verbs.generation(state.minor)
+    if f"{current:016x}" not in (args["current"], args["bitmap"]):
+        raise Refused(f"{name}: {host} has other data (generation {current:016x})", "see `xenhelper status` on both")
+    try:
+        verbs.outdate(state.minor)
+    except CommandFailed as error:
+        raise Refused(f"{name}: {host} can't outdate its copy: {error.stderr.strip()[-200:]}") from error
+    after = events.one(name)
+    if after is None or after.disk not in events.OUTDATED_OR_WORSE:
+        raise Refused(f"{name}: {host} didn't outdate its copy ({after})")
+    log.event("fenced", f"{name}: outdated here on {peer}'s word", log.NOTICE, resource=name, vm=vm)
+    return {"outdated": True}
+
+
+def _disconnected(name: str) -> "events.Resource | None":
+    """The state here; if it still shows a connection, give it a moment to notice."""
+    deadline = time.monotonic() + 2.0
+    state = events.one(name)
+    while state is not None and state.connected and time.monotonic() < deadline:
+        time.sleep(0.2)
+        state = events.one(name)
+    return state

@@ -1,0 +1,328 @@
+"""The block script: libxl's ``add`` and ``remove`` for one disk (facts: libxl_device.c).
+
+``add`` runs in a guest's downtime and holds up its creation: this module and what it
+imports stay small. Who may promote is decided in :func:`decide`, from values only.
+The whole stays far below libxl's 40 s, after which it would be killed half-way.
+"""
+
+import fcntl
+import os
+import sys
+import time
+
+from xenhelper import log, names, paths, permits, statefile
+from xenhelper.drbd import events, show, verbs
+from xenhelper.errors import CommandFailed, PeerUnreachable, Refused, XenhelperError
+from xenhelper.xen import domains
+from xenhelper.xen.xenstore import Xenstore, XenstoreError
+
+_BLKFLSBUF = 0x1261  # linux/fs.h
+_BUDGET = 30.0  # seconds for a whole add or remove
+_ONLINE = "see `xenhelper status`"
+
+# what decide() answers
+PROMOTE, HAND_OVER, CONSENT = "promote", "hand-over", "consent"
+
+
+def decide(resource: events.Resource, incoming: bool, permit: bool, peer: str) -> str:
+    """What an ``add`` must do for a resource in this state; design.md's rules for `add`.
+
+    ``incoming``: the domain is the destination's half of a migration. ``permit``: this
+    host was Primary when it lost its peer in this boot, or a takeover was ordered.
+    Raises Refused.
+    """
+    name, there = resource.name, peer or "the other host"
+    if resource.connected:
+        if resource.disk != events.UP_TO_DATE:
+            if resource.peer_disk == events.UP_TO_DATE:
+                raise Refused(
+                    f"{name}: this host's copy is {resource.disk}, {there} has the data",
+                    f"start it on {there}, or wait for the resync ({_ONLINE})",
+                )
+            raise Refused(f"{name}: this host's copy is {resource.disk}", _ONLINE)
+        if resource.peer_role == events.PRIMARY:
+            if incoming:
+                if not resource.in_sync:
+                    raise Refused(f"{name}: {there}'s copy is {resource.peer_disk}", _ONLINE)
+                return HAND_OVER
+            raise Refused(f"{name} is in use on {there}", f"move it with `xl migrate` on {there}")
+        if resource.peer_role != events.SECONDARY:
+            raise Refused(f"{name}: {there}'s role is {resource.peer_role}", _ONLINE)
+        return PROMOTE
+    if incoming:
+        raise Refused(
+            f"{name}: not connected to {there} ({resource.connection}), so a migration can't end here", _ONLINE
+        )
+    if resource.disk not in (events.UP_TO_DATE, events.CONSISTENT):
+        raise Refused(
+            f"{name}: this host's copy is {resource.disk} and {there} is not connected",
+            f"start it on {there}; if {there} is lost: `xenhelper takeover`",
+        )
+    if resource.disk == events.UP_TO_DATE and (permit or resource.peer_disk in events.OUTDATED_OR_WORSE):
+        return PROMOTE
+    return CONSENT
+
+
+class Disk:
+    """One call of the script: what xenstore says of the disk, and its resource's record."""
+
+    def __init__(self, store: Xenstore, base: str) -> None:
+        parts = base.split("/")
+        if len(parts) != 4 or parts[:2] != ["backend", "vbd"] or not (parts[2] + parts[3]).isdigit():
+            raise XenhelperError(f"XENBUS_PATH {base[:80]!r} is no disk's backend")
+        self.store = store
+        self.base = base
+        self.domid = int(parts[2])
+        self.resource = names.check_resource(store.read(base + "/params") or "")
+        self.domain = "dom0" if self.domid == 0 else store.read(f"/local/domain/{self.domid}/name") or ""
+        self.record = statefile.read(f"{paths.RESOURCES}/{self.resource}") or {}
+        self.peer = self.record.get("peer", "")
+        self.vm = self.record.get("vm", names.base_vm(self.domain))
+
+    @property
+    def incoming(self) -> bool:
+        """Whether this is the destination of a migration."""
+        return self.domain.endswith(names.INCOMING)
+
+    def other_users(self) -> "list[str]":
+        """Other domains of this host that have this resource as a disk."""
+        return [name or str(domid) for domid, name in domains.users_of(self.store, self.resource) if domid != self.domid]
+
+
+def lock(resource: str, seconds: float) -> int:
+    """The resource's lock among this host's block scripts. Raises Refused."""
+    os.makedirs(paths.LOCKS, mode=0o700, exist_ok=True)
+    fd = os.open(f"{paths.LOCKS}/res-{resource}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fd
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                os.close(fd)
+                raise Refused(f"{resource}: another block script is at work on it", "try again") from None
+            time.sleep(0.05)
+
+
+def add(disk: Disk) -> None:
+    """Promote, test-open, publish. Raises XenhelperError; nothing is left Primary then."""
+    deadline = time.monotonic() + _BUDGET
+    held = lock(disk.resource, 10.0)
+    try:
+        resource = _up(disk)
+        if resource.role == events.PRIMARY:
+            users = disk.other_users()
+            if users:
+                raise Refused(f"{disk.resource} is in use on this host by {', '.join(users)}", "stop that first")
+            mine = False
+        else:
+            resource = _promote(disk, resource, deadline)
+            mine = True
+        try:
+            _publish(disk, resource.minor)
+        except BaseException:
+            if mine:
+                verbs.secondary(resource.minor, 3.0)
+            raise
+    finally:
+        os.close(held)
+    _remember(disk)
+
+
+def _up(disk: Disk) -> events.Resource:
+    resource = events.one(disk.resource)
+    if resource is None:
+        if not disk.record:
+            raise Refused(
+                f"{disk.resource}: no such DRBD resource on this host", f"`drbdadm up {disk.resource}`, if it should be"
+            )
+        from xenhelper.drbd import bringup
+
+        bringup.up(disk.vm, disk.resource)
+        resource = events.one(disk.resource)
+        if resource is None:
+            raise XenhelperError(f"{disk.resource} didn't come up", f"`drbdadm up {disk.resource}` says why")
+    if resource.minor < 0:
+        raise Refused(f"{disk.resource}: it has no volume", f"`drbdadm adjust {disk.resource}`")
+    return resource
+
+
+def _promote(disk: Disk, resource: events.Resource, deadline: float) -> events.Resource:
+    """Become Primary as decide() allows, and look again. Demotes and raises if it wasn't right."""
+    if resource.connection in ("Connecting", "Unconnected", "WFReportParams", "NetworkFailure", "BrokenPipe"):
+        resource = _settle(disk, resource)
+    permit = not resource.connected and permits.valid(disk.resource, resource.minor)
+    how = decide(resource, disk.incoming, permit, disk.peer)
+    if how == HAND_OVER:
+        from xenhelper import handover
+
+        handover.await_grant(disk.resource, disk.domain, disk.peer, deadline - 8.0)
+    elif how == CONSENT:
+        from xenhelper import fence
+
+        fence.ask_consent(disk.resource, resource.minor, disk.peer, disk.vm)
+    if how in (PROMOTE, HAND_OVER) and resource.connected:
+        _drained(disk.resource, deadline - 6.0)
+    try:
+        verbs.primary(resource.minor)
+    except CommandFailed as error:
+        again = events.one(disk.resource) or resource
+        decide(again, disk.incoming, False, disk.peer)  # the plain reason, if the state shows one
+        raise Refused(f"{disk.resource}: DRBD refuses to promote: {_reason(error.stderr)}", _ONLINE) from error
+    after = events.one(disk.resource)
+    if after is None or not _still_right(how, after):
+        verbs.secondary(resource.minor, 3.0)
+        raise Refused(f"{disk.resource}: the connection to {disk.peer or 'the peer'} changed meanwhile", "try again")
+    return after
+
+
+def _still_right(how: str, after: events.Resource) -> bool:
+    """The check after the promotion: what made it right must still hold."""
+    if after.role != events.PRIMARY or after.disk != events.UP_TO_DATE:
+        return False
+    if how == HAND_OVER:
+        return after.in_sync
+    if after.connected:
+        return after.peer_role == events.SECONDARY
+    return after.peer_disk in events.OUTDATED_OR_WORSE
+
+
+def _settle(disk: Disk, resource: events.Resource) -> events.Resource:
+    """A link that has just come up (boot, a blip) gets a moment to say so."""
+    deadline = time.monotonic() + 2.0
+    while time.monotonic() < deadline and not resource.connected:
+        if resource.peer_disk in events.OUTDATED_OR_WORSE and resource.disk == events.UP_TO_DATE:
+            break  # a known dead or outdated peer: nothing to wait for
+        time.sleep(0.2)
+        resource = events.one(disk.resource) or resource
+    return resource
+
+
+def _drained(name: str, deadline: float) -> None:
+    """Everything that arrived from the peer is on this disk (the last A writes of a cold move)."""
+    resource = events.one(name)
+    while resource is None or resource.lower_pending:
+        if time.monotonic() > deadline:
+            raise Refused(f"{name}: the last writes aren't on disk yet", "try again in a moment")
+        time.sleep(0.05)
+        resource = events.one(name)
+
+
+def _publish(disk: Disk, minor: int) -> None:
+    """Test-open (blkback's own failure would stay invisible), drop stale pages, tell Xen."""
+    path = f"/dev/drbd{minor}"
+    flags = os.O_RDONLY if (disk.store.read(disk.base + "/mode") or "w").startswith("r") else os.O_RDWR
+    try:
+        # O_EXCL: fails when something in dom0 (a mount, LVM, md) has claimed the device
+        fd = os.open(path, flags | os.O_EXCL | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == 16:
+            raise Refused(f"{disk.resource}: {path} is in use in dom0 by {verbs.holder(minor)}", "let it go") from error
+        raise XenhelperError(f"{disk.resource}: {path} can't be opened: {error.strerror}") from error
+    try:
+        rdev = os.fstat(fd).st_rdev
+        drop_pages(disk.record.get("volume", ""))
+        disk.store.write_all(
+            {
+                disk.base + "/physical-device-path": path,
+                disk.base + "/physical-device": f"{os.major(rdev):x}:{os.minor(rdev):x}",
+                disk.base + "/hotplug-status": "connected",
+            }
+        )
+    finally:
+        os.close(fd)
+
+
+def drop_pages(path: str) -> None:
+    """Forget dom0's cached pages of a volume beneath DRBD: a read past DRBD left them."""
+    if not path:
+        return
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(fd, _BLKFLSBUF, 0)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        log.event("note", f"{path}: its cached pages can't be dropped: {error}", log.WARNING)
+
+
+def _remember(disk: Disk) -> None:
+    """Autostart follows the VM: note where it ran last."""
+    log.event("added", f"{disk.resource} is {disk.domain}'s disk now", vm=disk.vm, resource=disk.resource)
+    host = disk.record.get("host", "")
+    path = f"{paths.VMS}/{disk.vm}"
+    try:
+        record = statefile.read(path)
+        if record is not None and host and record.get("last_ran") != host:
+            statefile.write(path, {**record, "last_ran": host})
+    except (OSError, XenhelperError) as error:
+        log.event("note", f"{path}: {error}", log.WARNING, vm=disk.vm)
+
+
+def remove(disk: Disk) -> None:
+    """Demote; as a migration's source, close the window. Raises XenhelperError."""
+    held = lock(disk.resource, 20.0)
+    try:
+        resource = events.one(disk.resource)
+        if resource is None or resource.minor < 0 or disk.other_users():
+            return
+        if resource.role == events.PRIMARY:
+            alone = not resource.connected
+            verbs.secondary(resource.minor, 12.0)
+            if alone:
+                permits.grant_survivor(disk.resource, resource.minor)
+        drop_pages(disk.record.get("volume", ""))
+        if resource.connected:
+            close(disk.resource, disk.record.get("protocol", "A"))
+        log.event("removed", f"{disk.resource} is no domain's disk now", vm=disk.vm, resource=disk.resource)
+    finally:
+        os.close(held)
+
+
+def close(name: str, protocol: str) -> None:
+    """Back to the steady protocol, two-primaries no, in one call on either host."""
+    settings = show.one(name)
+    if settings is None or not settings.remote:
+        return
+    if settings.two_primaries or settings.protocol != protocol:
+        verbs.net_options(settings.local, settings.remote, protocol, False)
+        log.event("window-closed", f"{name}: protocol {protocol}, two-primaries no", resource=name)
+
+
+def _reason(stderr: str) -> str:
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason given"
+
+
+def main(argv: "list[str]") -> int:
+    """``block-xenhelper add|remove``. Returns the exit status; libxl reads nothing else."""
+    command = argv[1] if len(argv) > 1 else ""
+    base = os.environ.get("XENBUS_PATH", "")
+    if command not in ("add", "remove") or not base:
+        print("usage (by libxl): XENBUS_PATH=backend/vbd/D/N block-xenhelper add|remove", file=sys.stderr)
+        return 2
+    store = None
+    try:
+        store = Xenstore()
+        disk = Disk(store, base)
+        (add if command == "add" else remove)(disk)
+        return 0
+    except (XenhelperError, OSError) as error:
+        _fail(store, base, command, error)
+        return 3 if isinstance(error, (Refused, PeerUnreachable)) else 1
+    finally:
+        if store is not None:
+            store.close()
+
+
+def _fail(store: "Xenstore | None", base: str, command: str, error: Exception) -> None:
+    line = f"xenhelper: {error}"
+    log.event("refused" if isinstance(error, Refused) else "failed", f"{command} {base}: {error}", log.ERROR)
+    print(line, file=sys.stderr)
+    if store is not None and command == "add":
+        try:
+            store.write_all({base + "/hotplug-error": line, base + "/hotplug-status": "error"})
+        except XenstoreError:
+            pass

@@ -1,0 +1,187 @@
+"""``xl migrate`` through the shim: check, open the window, run the real xl, close.
+
+While the real xl runs, the shim waits for the guest's suspension and then hands its
+disks over, beside libxl's last memory pass. The VM's lock is inherited by the real xl,
+so that nobody repairs a window in which a migration still goes on without its shim.
+"""
+
+import fnmatch
+import getopt
+import os
+import signal
+import sys
+import time
+
+from xenhelper import config, destination, hosts, intents, log, policy, statefile
+from xenhelper import paths as where
+from xenhelper.errors import PeerFailed, PeerUnreachable, Refused, XenhelperError
+from xenhelper.peer import client
+from xenhelper.window import Window
+from xenhelper.xen import description, domains
+from xenhelper.xen.xenstore import Xenstore, XenstoreError
+
+_LONG = ["debug", "live", "postcopy", "help"]
+_SHORT = "FC:s:eph"  # main_migrate() in xl_migrate.c
+
+
+def main(argv: "list[str]") -> int:
+    """``argv``: all that was typed after xl. Returns xl's exit status or ours (3: refused)."""
+    at = argv.index("migrate")
+    try:
+        options, rest = getopt.gnu_getopt(argv[at + 1 :], _SHORT, _LONG)
+    except getopt.GetoptError:
+        return _plain(argv)
+    if len(rest) != 2 or any(option in ("-h", "--help") for option, _ in options):
+        return _plain(argv)  # xl says what is wrong with it
+    domain = description.describe(rest[0])
+    if not _ours(domain):
+        return _plain(argv)
+    window = _checked(domain, rest[1])
+    return _run(argv, window, domain.domid)
+
+
+def _plain(argv: "list[str]") -> int:
+    xl = domains.real_xl()
+    os.execv(xl, ["xl", *argv])
+
+
+def _ours(domain: description.Description) -> bool:
+    """Whether any disk is, or by policy ought to be, replicated; other VMs stay untouched."""
+    if domain.resources:
+        return True
+    settings = config.load()
+    return any(
+        disk.writable and not disk.cdrom and policy.is_candidate(settings, domain.vm, disk.path)
+        for disk in domain.disks
+        if not disk.script
+    )
+
+
+def _checked(domain: description.Description, host: str) -> Window:
+    """Everything that can be known before anything changes. Raises Refused."""
+    settings = config.load()
+    vm = domain.vm
+    if vm != domain.name:
+        raise Refused(f"{domain.name} is in the middle of a migration", "see `xenhelper status`")
+    if domain.pci:
+        raise Refused(f"{vm} has a PCI device ({', '.join(domain.pci)})", f"`xl pci-detach {vm} …` first")
+    for disk in domain.disks:
+        if disk.managed or not disk.writable or disk.cdrom:
+            continue
+        name = disk.path.removeprefix("/dev/")
+        if not any(fnmatch.fnmatch(name, pattern) for pattern in settings.shared_volumes):
+            raise Refused(
+                f"{vm}: disk {disk.vdev} ({disk.path}) is neither replicated nor declared shared",
+                "replicate it (shut the VM down, then `xl create`), or name it in shared_volumes",
+            )
+    why = destination.can_migrate(domain.kind, destination.xen_info())
+    if why:
+        raise Refused(f"{vm} is a {domain.kind.upper()} guest: {why}")
+    peer = _peer(vm, domain.resources)
+    known = settings.peers.get(peer)
+    if known is None:
+        raise Refused(f"{vm}: its other host {peer} isn't in {where.CONFIG}", f"`xenhelper setup {peer}`")
+    if not hosts.is_host(host, known):
+        raise Refused(
+            f"{vm} can't move to {host}: its disks are on {settings.host} and {peer}",
+            f"`xl migrate {vm} {peer}`",
+        )
+    try:
+        client.ask(
+            peer,
+            "destination-check",
+            {
+                "vm": vm,
+                "memory_kib": domain.memory_kib,
+                "bridges": list(domain.bridges),
+                "files": list(domain.files),
+                "kind": domain.kind,
+                "resources": domain.resources,
+            },
+            timeout=30.0,
+        )
+    except PeerUnreachable as error:
+        raise Refused(f"{peer} doesn't answer: {error.what}", f"is {peer} up? `xenhelper doctor`") from error
+    except PeerFailed as error:
+        raise Refused(str(error)) from error
+    return Window(vm, domain.resources, peer, settings.host, domain.uuid)
+
+
+def _peer(vm: str, resources: "list[str]") -> str:
+    peers = set()
+    for name in resources:
+        record = statefile.read(f"{where.RESOURCES}/{name}")
+        if record is None:
+            raise Refused(f"{vm}: xenhelper has no record of resource {name}", f"`xenhelper replicate` {vm}'s config")
+        peers.add(record["peer"])
+    if len(peers) != 1:
+        raise Refused(f"{vm}: its disks are on different hosts ({', '.join(sorted(peers)) or 'none'})")
+    return peers.pop()
+
+
+def _run(argv: "list[str]", window: Window, domid: int) -> int:
+    """Window, real xl, close. From here on signals reach the real xl, not this shim."""
+    vm = window.vm
+    fd = intents.lock(vm, inherit=True)
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
+    try:
+        started = time.monotonic()
+        window.open()
+        status = _migrate(argv, window, domid, handlers)
+        left = window.close(30.0 if status else 20.0)
+    finally:
+        os.close(fd)
+    if left:
+        for line in left:
+            log.event("failed", f"{vm}: the window isn't closed: {line}", log.ERROR, vm=vm)
+            print(f"xenhelper: {line}; `xenhelper reconcile`", file=sys.stderr)
+        return status or 1
+    seconds = f"{time.monotonic() - started:.1f}"
+    log.event("window-closed", f"{vm}: xl migrate ended with {status} after {seconds} s", vm=vm, seconds=seconds)
+    return status
+
+
+def _migrate(argv: "list[str]", window: Window, domid: int, handlers: "dict[signal.Signals, object]") -> int:
+    """Run the real xl to its end and grant once the guest is suspended."""
+    try:
+        store: "Xenstore | None" = Xenstore()
+        store.watch("@releaseDomain", "xh")
+    except XenstoreError as error:
+        store = None  # the destination's `add` asks for the grant then
+        log.event("note", f"{window.vm}: {error}", log.WARNING, vm=window.vm)
+    pid = os.fork()
+    if pid == 0:
+        for number in handlers:
+            signal.signal(number, signal.SIG_DFL)
+        xl = domains.real_xl()
+        os.execv(xl, ["xl", *argv])
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(pid, signal.SIGTERM))
+    granted = False
+    try:
+        while True:
+            ended, raw = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                return os.waitstatus_to_exitcode(raw)
+            if store is None or granted:
+                time.sleep(0.2)
+                continue
+            if store.next_event(0.5) and _suspended(domid):
+                granted = True
+                _grant(window)
+    finally:
+        if store is not None:
+            store.close()
+
+
+def _suspended(domid: int) -> bool:
+    return any(domain.domid == domid and domain.suspended for domain in domains.listing())
+
+
+def _grant(window: Window) -> None:
+    try:
+        window.grant()
+    except XenhelperError as error:
+        # nothing is lost: the destination's `add` asks again, and fails if it must
+        log.event("note", f"{window.vm}: not handed over yet: {error}", log.WARNING, vm=window.vm)
+
+

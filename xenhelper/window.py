@@ -1,0 +1,165 @@
+"""The window of a migration: protocol C and drained before it, closed after it.
+
+Opening and closing are here, on the source, with the verbs by which the destination
+takes part. The grant in between is handover.py's. An intent ``window-VM`` on both hosts
+says that a window may be open; see intents.py for who may act on it.
+"""
+
+import os
+import time
+
+from xenhelper import handover, hotplug, intents, log, names, paths, statefile
+from xenhelper.drbd import barrier, events, show, verbs
+from xenhelper.errors import CommandFailed, PeerFailed, PeerUnreachable, Refused, XenhelperError
+from xenhelper.peer import client
+
+_DRAIN = 60.0  # seconds for one disk's A writes; libxl waits for nobody here
+
+
+class Window:
+    """A window of ``vm``'s ``resources`` (managed, of one peer), opened by this host."""
+
+    def __init__(self, vm: str, resources: "list[str]", peer: str, host: str, uuid: str) -> None:
+        self.vm = vm
+        self.resources = resources
+        self.peer = peer
+        self.host = host
+        self.uuid = uuid
+
+    def open(self) -> None:
+        """Intent on both hosts, protocol C (two-primaries no) on all disks, drained.
+
+        Raises Refused or XenhelperError, with everything put back.
+        """
+        intents.write(
+            "window",
+            self.vm,
+            source=self.host,
+            destination=self.peer,
+            uuid=self.uuid,
+            resources=",".join(self.resources),
+        )
+        try:
+            for name in self.resources:
+                self._synchronous(name)
+            client.ask(
+                self.peer,
+                "window-begin",
+                {"vm": self.vm, "resources": self.resources, "source": self.host, "uuid": self.uuid},
+                timeout=30.0,
+            )
+        except BaseException:
+            self.close()
+            raise
+        log.event("window-open", f"{self.vm}: protocol C for a migration to {self.peer}", vm=self.vm)
+
+    def _synchronous(self, name: str) -> None:
+        settings = show.one(name)
+        state = events.one(name)
+        if settings is None or state is None or not state.in_sync:
+            raise Refused(f"{name}: not Connected and UpToDate on both hosts ({state})", "see `xenhelper status`")
+        # also when it is C already: a permission that somebody left goes away here
+        verbs.net_options(settings.local, settings.remote, "C", False)
+        barrier.drain(name, state.minor, time.monotonic(), _DRAIN)
+
+    def grant(self) -> None:
+        """The guest is suspended: hand its disks over, and tell the peer so."""
+        for name in self.resources:
+            handover.grant(name)
+        try:
+            client.ask(self.peer, "granted", {"resources": self.resources}, timeout=3.0)
+        except (PeerUnreachable, PeerFailed) as error:
+            # its `add` will ask then
+            log.event("note", f"{self.vm}: {self.peer} wasn't told of the grant: {error}", log.WARNING, vm=self.vm)
+
+    def close(self, seconds: float = 20.0) -> "list[str]":
+        """Steady protocol and two-primaries no again, intents removed.
+
+        Returns what couldn't be closed, one line each; the intent stays then.
+        """
+        left = [line for name in self.resources if (line := close_one(name, seconds))]
+        if left:
+            return left
+        try:
+            client.ask(self.peer, "window-end", {"vm": self.vm}, timeout=15.0)
+        except (PeerUnreachable, PeerFailed) as error:
+            log.event("note", f"{self.vm}: {self.peer} closes its side later: {error}", log.WARNING, vm=self.vm)
+        intents.remove("window", self.vm)
+        return []
+
+
+def close_one(name: str, seconds: float) -> str:
+    """Close one resource's window from this host; empty when closed, else why not.
+
+    Waits ``seconds`` for a second Primary to step down: with two there is no closing.
+    """
+    record = statefile.read(f"{paths.RESOURCES}/{name}") or {}
+    deadline = time.monotonic() + seconds
+    while True:
+        state = events.one(name)
+        settings = show.one(name)
+        if state is None or settings is None:
+            return ""  # not up: nothing is open, and its file says no
+        steady = record.get("protocol", "A")
+        if settings.protocol == steady and not settings.two_primaries:
+            return ""
+        if not settings.remote:
+            return ""  # StandAlone: the next connection takes the settings of the file
+        both = state.role == events.PRIMARY and state.peer_role == events.PRIMARY
+        if not both:
+            try:
+                hotplug.close(name, steady)
+                continue
+            except CommandFailed as error:
+                if time.monotonic() > deadline:
+                    return f"{name}: {error}"
+        elif time.monotonic() > deadline:
+            return f"{name}: both hosts are still Primary"
+        time.sleep(0.2)
+
+
+def serve_begin(peer: str, args: "dict[str, object]") -> "dict[str, object]":
+    """Verb ``window-begin``: take the intent; answer once every disk shows C and no.
+
+    From then on a permission that shows here can only be this migration's.
+    """
+    vm = names.check_vm(str(args["vm"]))
+    resources = [names.check_resource(str(name)) for name in list(args["resources"])]  # type: ignore[call-overload]
+    deadline = time.monotonic() + 20.0
+    for name in resources:
+        record = statefile.read(f"{paths.RESOURCES}/{name}")
+        if record is None or record.get("peer") != peer or record.get("vm") != vm:
+            raise Refused(f"{name}: not a disk of {vm} shared with {peer}")
+        handover.forget_grant(name)
+        settings = show.one(name)
+        while settings is None or settings.protocol != "C" or settings.two_primaries:
+            if time.monotonic() > deadline:
+                raise Refused(f"{name}: protocol C doesn't arrive", "see `xenhelper status`")
+            time.sleep(0.05)
+            settings = show.one(name)
+    intents.write(
+        "window",
+        vm,
+        source=peer,
+        destination=os.uname().nodename,
+        uuid=str(args["uuid"])[:36],
+        resources=",".join(resources),
+    )
+    return {}
+
+
+def serve_end(peer: str, args: "dict[str, str]") -> "dict[str, object]":
+    """Verb ``window-end``: the source has closed; look here too and drop the intent."""
+    vm = names.check_vm(args["vm"])
+    intent = intents.read("window", vm)
+    if intent is None:
+        return {}
+    if peer not in (intent.get("source"), intent.get("destination")):
+        raise Refused(f"{vm}: that migration isn't {peer}'s")
+    for name in filter(None, intent.get("resources", "").split(",")):
+        handover.forget_grant(names.check_resource(name))
+        line = close_one(name, 5.0)
+        if line:
+            raise XenhelperError(line, "`xenhelper reconcile`")
+    intents.remove("window", vm)
+    return {}

@@ -1,0 +1,1 @@
+"""Xen: xenstore, domains, VM configurations, the toolstack's contract."""

@@ -1,0 +1,114 @@
+"""The domains of this host, by name, and the real xl."""
+
+import os
+
+from xenhelper import names, paths
+from xenhelper.errors import XenhelperError
+from xenhelper.run import run
+from xenhelper.xen.xenstore import Xenstore
+
+# shutdown_reason of `xl list -l` / xen/include/public/sched.h
+SUSPENDED = "suspend"
+
+
+class Domain:
+    """A domain: ``state`` is xl's six letters (``r-----``, ``---ss-``), ``uuid`` lower case."""
+
+    __slots__ = ("domid", "memory_mib", "name", "state", "uuid")
+
+    def __init__(self, domid: int, name: str, state: str, uuid: str, memory_mib: int = 0) -> None:
+        self.domid = domid
+        self.name = name
+        self.state = state
+        self.uuid = uuid
+        self.memory_mib = memory_mib
+
+    @property
+    def suspended(self) -> bool:
+        """Shut down with reason suspend: a migration or save is about to take its memory."""
+        return self.state[3:5] == "ss"
+
+    @property
+    def crashed(self) -> bool:
+        """Shut down with reason crash."""
+        return self.state[4:5] == "c"
+
+    def __repr__(self) -> str:
+        return f"<domain {self.domid} {self.name} {self.state}>"
+
+
+def real_xl() -> str:
+    """Xen's own xl for the running hypervisor, past Debian's wrapper and our shim.
+
+    Raises XenhelperError when this host doesn't run Xen or lacks its tools.
+    """
+    version = []
+    for part in ("major", "minor"):
+        try:
+            with open(f"{paths.ROOT}/sys/hypervisor/version/{part}", encoding="ascii") as file:
+                version.append(file.read().strip())
+        except OSError as error:
+            raise XenhelperError("this host doesn't run Xen", "boot the Xen entry of the boot menu") from error
+    path = f"{paths.ROOT}/usr/lib/xen-{'.'.join(version)}/bin/xl"
+    if not os.access(path, os.X_OK):
+        raise XenhelperError(f"no {path}", f"apt install xen-utils-{'.'.join(version)}")
+    return path
+
+
+def listing() -> "list[Domain]":
+    """All domains but dom0, from one ``xl list -v``. Raises CommandFailed."""
+    return parse(run([real_xl(), "list", "-v"], timeout=10).stdout)
+
+
+def parse(text: str) -> "list[Domain]":
+    """Domains from ``xl list -v`` (Name ID Mem VCPUs State Time(s) UUID …).
+
+    A name may hold spaces, so the columns are counted from the UUID back.
+    """
+    found = []
+    for line in text.splitlines()[1:]:
+        words = line.split()
+        at = next((i for i in range(6, len(words)) if _is_uuid(words[i])), None)
+        if at is None or not words[at - 5].isdigit():
+            continue
+        domid, memory, _, state, _ = words[at - 5 : at]
+        name = line[: line.rindex(f" {domid} ", 0, line.index(words[at]))].rstrip() if at > 6 else words[0]
+        if domid != "0":
+            found.append(Domain(int(domid), name, state, words[at].lower(), int(memory)))
+    return found
+
+
+def _is_uuid(word: str) -> bool:
+    return len(word) == 36 and word.count("-") == 4
+
+
+def find(vm: str) -> "list[Domain]":
+    """Domains of ``vm`` here: under its name, ``--incoming`` or ``--migratedaway``."""
+    wanted = (vm, vm + names.INCOMING, vm + names.MIGRATED_AWAY)
+    return [domain for domain in listing() if domain.name in wanted]
+
+
+def by_name(store: Xenstore, name: str) -> "int | None":
+    """The domid whose (toolstack-owned) xenstore name is ``name``; None when none has it."""
+    for domid in store.list("/local/domain"):
+        if domid != "0" and domid.isdigit() and store.read(f"/local/domain/{domid}/name") == name:
+            return int(domid)
+    return None
+
+
+def users_of(store: Xenstore, resource: str) -> "list[tuple[int, str]]":
+    """(domid, name) of domains whose disks this host serves from ``resource``.
+
+    Read from the backend folders, which only the toolstack writes.
+    """
+    found = []
+    for domid in store.list("backend/vbd"):
+        for devid in store.list(f"backend/vbd/{domid}"):
+            base = f"backend/vbd/{domid}/{devid}"
+            if store.read(base + "/params") != resource:
+                continue
+            if not (store.read(base + "/script") or "").endswith("/" + paths.BLOCK_SCRIPT):
+                continue
+            name = store.read(f"/local/domain/{domid}/name") if domid != "0" else "dom0"
+            found.append((int(domid), name or ""))
+    return found

@@ -1,0 +1,32 @@
+"""The shim behind ``/usr/local/sbin/xl``: what ``create`` and ``migrate`` pass through.
+
+The shell part (hooks/xl) has already sent every other command to the real xl.
+"""
+
+import os
+import sys
+
+from xenhelper import log
+from xenhelper.errors import XenhelperError
+from xenhelper.xen.domains import real_xl
+
+
+def main(argv: "list[str]") -> int:
+    """``argv`` is what was typed after ``xl``. Returns an exit status, or becomes the real xl."""
+    command = next((word for word in argv if not word.startswith("-")), "")
+    try:
+        if command == "migrate":
+            from xenhelper import migrate
+
+            return migrate.main(argv)
+        from xenhelper import create
+
+        rest = create.main(argv)
+        xl = real_xl()
+        os.execv(xl, ["xl", *rest])
+    except XenhelperError as error:
+        log.event("refused", f"xl {command}: {error}", log.ERROR)
+        print(f"xenhelper: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
