@@ -1,6 +1,5 @@
 """What a migration's destination must offer, looked at there before anything starts."""
 
-import glob
 import os
 
 from xenhelper import names, paths
@@ -38,7 +37,7 @@ def can_migrate(kind: str, info: "dict[str, str]") -> str:
     are tracked by shadow paging, which Debian's Xen is built without."""
     caps = info.get("virt_caps", "").split()
     if kind == "pv" and "shadow" not in caps:
-        return "this Xen is built without shadow paging, so PV guests can't be migrated live; use type=\"pvh\""
+        return 'this Xen is built without shadow paging, so PV guests can\'t be migrated live; use type="pvh"'
     if kind in ("hvm", "pvh") and "hvm" not in caps and "hvm_directio" not in caps:
         return "no hardware virtualisation for it"
     return ""
@@ -60,7 +59,9 @@ def autoballoon(info: "dict[str, str]") -> bool:
     return value in ("on", "1")
 
 
-def check(vm: str, memory_kib: int, bridges: "list[str]", files: "list[str]", kind: str, resources: "list[str]") -> None:
+def check(
+    vm: str, memory_kib: int, bridges: "list[str]", files: "list[str]", kind: str, resources: "list[str]"
+) -> None:
     """Raises Refused with everything that is missing on this host for ``vm`` to come here."""
     host = os.uname().nodename
     missing = []
@@ -69,7 +70,9 @@ def check(vm: str, memory_kib: int, bridges: "list[str]", files: "list[str]", ki
     if memory_kib + _OVERHEAD_KIB > free_kib and not autoballoon(info):
         need = (memory_kib + _OVERHEAD_KIB + 1023) // 1024
         missing.append(f"{need} MiB of memory for it (Xen has {free_kib // 1024} MiB free)")
-    missing += [f"bridge {name}" for name in bridges if not os.path.isdir(f"{paths.ROOT}/sys/class/net/{name}/bridge")]
+    missing += [
+        f"bridge {name}" for name in bridges if not os.path.isdir(f"{paths.ROOT}/sys/class/net/{name}/bridge")
+    ]
     missing += [f"file {path}" for path in files if not os.path.isfile(paths.ROOT + path)]
     reason = can_migrate(kind, info)
     if reason:
@@ -127,6 +130,7 @@ def serve_runs(peer: str, args: "dict[str, str]") -> "dict[str, object]":
     found = domains.find(names.check_vm(args["vm"]))
     return {
         "domains": [
-            {"name": domain.name, "domid": domain.domid, "state": domain.state, "uuid": domain.uuid} for domain in found
+            {"name": domain.name, "domid": domain.domid, "state": domain.state, "uuid": domain.uuid}
+            for domain in found
         ]
     }

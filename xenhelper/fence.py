@@ -75,7 +75,9 @@ def ask_consent(name: str, minor: int, peer: str, vm: str) -> None:
     """Before a start without the replication link: the peer must step back, and does so
     before it answers. If both hosts ask at once the lower host name wins. Raises Refused."""
     if not peer:
-        raise Refused(f"{name}: not connected, and xenhelper doesn't know its other host", "`drbdadm connect`")
+        raise Refused(
+            f"{name}: not connected, and xenhelper doesn't know its other host", "`drbdadm connect`"
+        )
     mark = f"{_ASKING}/{name}"
     statefile.write(mark, {"pid": str(os.getpid())})
     try:
@@ -106,7 +108,9 @@ def serve_outdate(peer: str, args: "dict[str, str]") -> "dict[str, object]":
     with Xenstore() as store:
         users = [user or str(domid) for domid, user in domains.users_of(store, name)]
     if users:
-        raise Refused(f"{name} is in use on {host} by {', '.join(users)}", f"see `xenhelper status` on {host}")
+        raise Refused(
+            f"{name} is in use on {host} by {', '.join(users)}", f"see `xenhelper status` on {host}"
+        )
     state = _disconnected(name)
     if state is None:
         raise Refused(f"{name} isn't up on {host}", f"`xenhelper reconcile` on {host}")
@@ -118,7 +122,9 @@ def serve_outdate(peer: str, args: "dict[str, str]") -> "dict[str, object]":
         raise Refused(f"{name}: {host} still sees the connection", "try again in a moment")
     current, _ = verbs.generation(state.minor)
     if f"{current:016x}" not in (args["current"], args["bitmap"]):
-        raise Refused(f"{name}: {host} has other data (generation {current:016x})", "see `xenhelper status` on both")
+        raise Refused(
+            f"{name}: {host} has other data (generation {current:016x})", "see `xenhelper status` on both"
+        )
     try:
         verbs.outdate(state.minor)
     except CommandFailed as error:

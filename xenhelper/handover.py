@@ -58,10 +58,14 @@ def await_grant(resource: str, domain: str, peer: str, deadline: float) -> None:
         if settings is not None and settings.two_primaries:
             return
         if time.monotonic() > deadline:
-            raise Refused(f"{resource}: {peer}'s permission didn't arrive in time", "the link is slow; try again later")
+            raise Refused(
+                f"{resource}: {peer}'s permission didn't arrive in time", "the link is slow; try again later"
+            )
         state = events.one(resource)
         if state is None or not state.connected:
-            raise Refused(f"{resource}: the link to {peer} was lost during the hand-over", "see `xenhelper status`")
+            raise Refused(
+                f"{resource}: the link to {peer} was lost during the hand-over", "see `xenhelper status`"
+            )
         time.sleep(0.05)
 
 
@@ -69,7 +73,9 @@ def _ask_grant(resource: str, domain: str, peer: str, deadline: float) -> None:
     from xenhelper.peer import client
 
     if not peer:
-        raise Refused(f"{resource} is in use on the other host", "xenhelper doesn't know that host; `xenhelper setup`")
+        raise Refused(
+            f"{resource} is in use on the other host", "xenhelper doesn't know that host; `xenhelper setup`"
+        )
     settings = show.one(resource)
     if settings is not None and settings.two_primaries:
         # left over: without seeing it go first, the new marker couldn't be told from it
@@ -87,7 +93,9 @@ def _ask_grant(resource: str, domain: str, peer: str, deadline: float) -> None:
             timeout=max(1.0, deadline - time.monotonic()),
         )
     except PeerUnreachable as error:
-        raise Refused(f"{resource}: {peer} can't be asked to hand it over: {error.what}", "`xenhelper doctor`") from error
+        raise Refused(
+            f"{resource}: {peer} can't be asked to hand it over: {error.what}", "`xenhelper doctor`"
+        ) from error
     except PeerFailed as error:
         raise Refused(f"{resource}: {peer} doesn't hand it over: {error}") from error
 
@@ -109,7 +117,9 @@ def grant(name: str, seconds: float = 12.0) -> None:
         if settings is None or not settings.remote:
             raise Refused(f"{name}: not connected", "see `xenhelper status`")
         if resource.role != events.PRIMARY:
-            raise Refused(f"{name}: not Primary here, so there is nothing to hand over", "see `xenhelper status`")
+            raise Refused(
+                f"{name}: not Primary here, so there is nothing to hand over", "see `xenhelper status`"
+            )
         if settings.two_primaries:
             return
         if settings.protocol != "C":

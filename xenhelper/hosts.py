@@ -20,7 +20,7 @@ def is_host(typed: str, peer: Peer) -> bool:
     except CommandFailed:
         pass
     known = {peer.name, peer.management, peer.replication}
-    if name in known or name.split(".")[0] == peer.name.split(".")[0] and not _is_address(name):
+    if name in known or (name.split(".")[0] == peer.name.split(".")[0] and not _is_address(name)):
         return True
     ours = _addresses(peer.management) | _addresses(peer.replication) | {peer.management, peer.replication}
     return bool(_addresses(name) & ours)

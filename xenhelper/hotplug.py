@@ -51,7 +51,8 @@ def decide(resource: events.Resource, incoming: bool, permit: bool, peer: str) -
         return PROMOTE
     if incoming:
         raise Refused(
-            f"{name}: not connected to {there} ({resource.connection}), so a migration can't end here", _ONLINE
+            f"{name}: not connected to {there} ({resource.connection}), so a migration can't end here",
+            _ONLINE,
         )
     if resource.disk not in (events.UP_TO_DATE, events.CONSISTENT):
         raise Refused(
@@ -86,13 +87,19 @@ class Disk:
 
     def other_users(self) -> "list[str]":
         """Other domains of this host that have this resource as a disk."""
-        return [name or str(domid) for domid, name in domains.users_of(self.store, self.resource) if domid != self.domid]
+        return [
+            name or str(domid)
+            for domid, name in domains.users_of(self.store, self.resource)
+            if domid != self.domid
+        ]
 
 
 def lock(resource: str, seconds: float) -> int:
     """The resource's lock among this host's block scripts. Raises Refused."""
     os.makedirs(paths.LOCKS, mode=0o700, exist_ok=True)
-    fd = os.open(f"{paths.LOCKS}/res-{resource}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    fd = os.open(
+        f"{paths.LOCKS}/res-{resource}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+    )
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -114,7 +121,9 @@ def add(disk: Disk) -> None:
         if resource.role == events.PRIMARY:
             users = disk.other_users()
             if users:
-                raise Refused(f"{disk.resource} is in use on this host by {', '.join(users)}", "stop that first")
+                raise Refused(
+                    f"{disk.resource} is in use on this host by {', '.join(users)}", "stop that first"
+                )
             mine = False
         else:
             resource = _promote(disk, resource, deadline)
@@ -135,7 +144,8 @@ def _up(disk: Disk) -> events.Resource:
     if resource is None:
         if not disk.record:
             raise Refused(
-                f"{disk.resource}: no such DRBD resource on this host", f"`drbdadm up {disk.resource}`, if it should be"
+                f"{disk.resource}: no such DRBD resource on this host",
+                f"`drbdadm up {disk.resource}`, if it should be",
             )
         from xenhelper.drbd import bringup
 
@@ -169,11 +179,15 @@ def _promote(disk: Disk, resource: events.Resource, deadline: float) -> events.R
     except CommandFailed as error:
         again = events.one(disk.resource) or resource
         decide(again, disk.incoming, False, disk.peer)  # the plain reason, if the state shows one
-        raise Refused(f"{disk.resource}: DRBD refuses to promote: {_reason(error.stderr)}", _ONLINE) from error
+        raise Refused(
+            f"{disk.resource}: DRBD refuses to promote: {_reason(error.stderr)}", _ONLINE
+        ) from error
     after = events.one(disk.resource)
     if after is None or not _still_right(how, after):
         verbs.secondary(resource.minor, 3.0)
-        raise Refused(f"{disk.resource}: the connection to {disk.peer or 'the peer'} changed meanwhile", "try again")
+        raise Refused(
+            f"{disk.resource}: the connection to {disk.peer or 'the peer'} changed meanwhile", "try again"
+        )
     return after
 
 
@@ -218,7 +232,9 @@ def _publish(disk: Disk, minor: int) -> None:
         fd = os.open(path, flags | os.O_EXCL | os.O_CLOEXEC)
     except OSError as error:
         if error.errno == 16:
-            raise Refused(f"{disk.resource}: {path} is in use in dom0 by {verbs.holder(minor)}", "let it go") from error
+            raise Refused(
+                f"{disk.resource}: {path} is in use in dom0 by {verbs.holder(minor)}", "let it go"
+            ) from error
         raise XenhelperError(f"{disk.resource}: {path} can't be opened: {error.strerror}") from error
     try:
         rdev = os.fstat(fd).st_rdev

@@ -11,8 +11,9 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterable
 
-from xenhelper import config, destination, hosts, intents, log, policy, statefile
+from xenhelper import config, destination, hosts, intents, log, statefile, volumes
 from xenhelper import paths as where
 from xenhelper.errors import PeerFailed, PeerUnreachable, Refused, XenhelperError
 from xenhelper.peer import client
@@ -50,11 +51,20 @@ def _ours(domain: description.Description) -> bool:
     if domain.resources:
         return True
     settings = config.load()
+    if any(fnmatch.fnmatchcase(domain.vm, pattern) for pattern in settings.exclude_vms):
+        return False
     return any(
-        disk.writable and not disk.cdrom and policy.is_candidate(settings, domain.vm, disk.path)
+        disk.writable and not disk.cdrom and not disk.script and _ought(settings, disk.path)
         for disk in domain.disks
-        if not disk.script
     )
+
+
+def _ought(settings: config.Config, path: str) -> bool:
+    named = volumes.split_path(path)
+    if named is None or named[0] not in settings.volume_groups:
+        return False
+    left_out = settings.exclude_volumes + settings.shared_volumes
+    return not any(fnmatch.fnmatchcase("/".join(named), pattern) for pattern in left_out)
 
 
 def _checked(domain: description.Description, host: str) -> Window:
@@ -68,8 +78,9 @@ def _checked(domain: description.Description, host: str) -> Window:
     for disk in domain.disks:
         if disk.managed or not disk.writable or disk.cdrom:
             continue
-        name = disk.path.removeprefix("/dev/")
-        if not any(fnmatch.fnmatch(name, pattern) for pattern in settings.shared_volumes):
+        named = volumes.split_path(disk.path)
+        name = "/".join(named) if named else disk.path
+        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in settings.shared_volumes):
             raise Refused(
                 f"{vm}: disk {disk.vdev} ({disk.path}) is neither replicated nor declared shared",
                 "replicate it (shut the VM down, then `xl create`), or name it in shared_volumes",
@@ -112,7 +123,9 @@ def _peer(vm: str, resources: "list[str]") -> str:
     for name in resources:
         record = statefile.read(f"{where.RESOURCES}/{name}")
         if record is None:
-            raise Refused(f"{vm}: xenhelper has no record of resource {name}", f"`xenhelper replicate` {vm}'s config")
+            raise Refused(
+                f"{vm}: xenhelper has no record of resource {name}", f"`xenhelper replicate` {vm}'s config"
+            )
         peers.add(record["peer"])
     if len(peers) != 1:
         raise Refused(f"{vm}: its disks are on different hosts ({', '.join(sorted(peers)) or 'none'})")
@@ -137,21 +150,24 @@ def _run(argv: "list[str]", window: Window, domid: int) -> int:
             print(f"xenhelper: {line}; `xenhelper reconcile`", file=sys.stderr)
         return status or 1
     seconds = f"{time.monotonic() - started:.1f}"
-    log.event("window-closed", f"{vm}: xl migrate ended with {status} after {seconds} s", vm=vm, seconds=seconds)
+    log.event(
+        "window-closed", f"{vm}: xl migrate ended with {status} after {seconds} s", vm=vm, seconds=seconds
+    )
     return status
 
 
-def _migrate(argv: "list[str]", window: Window, domid: int, handlers: "dict[signal.Signals, object]") -> int:
+def _migrate(argv: "list[str]", window: Window, domid: int, ignored: "Iterable[signal.Signals]") -> int:
     """Run the real xl to its end and grant once the guest is suspended."""
+    store: "Xenstore | None" = None
     try:
-        store: "Xenstore | None" = Xenstore()
+        store = Xenstore()
         store.watch("@releaseDomain", "xh")
     except XenstoreError as error:
         store = None  # the destination's `add` asks for the grant then
         log.event("note", f"{window.vm}: {error}", log.WARNING, vm=window.vm)
     pid = os.fork()
     if pid == 0:
-        for number in handlers:
+        for number in ignored:
             signal.signal(number, signal.SIG_DFL)
         xl = domains.real_xl()
         os.execv(xl, ["xl", *argv])
@@ -183,5 +199,3 @@ def _grant(window: Window) -> None:
     except XenhelperError as error:
         # nothing is lost: the destination's `add` asks again, and fails if it must
         log.event("note", f"{window.vm}: not handed over yet: {error}", log.WARNING, vm=window.vm)
-
-

@@ -23,7 +23,9 @@ def valid_resource(name: str) -> bool:
 def check_resource(name: str) -> str:
     """``name`` itself. Raises UsageError."""
     if not valid_resource(name):
-        raise UsageError(f"{name[:120]!r} can't be a resource's name", "letters, digits, '_', '+' and '-' only")
+        raise UsageError(
+            f"{name[:120]!r} can't be a resource's name", "letters, digits, '_', '+' and '-' only"
+        )
     return name
 
 

@@ -67,7 +67,7 @@ def run(
             which(argv[0]),
             argv,
             dict(ENV, **env) if env else ENV,
-            file_actions=actions,  # type: ignore[arg-type]
+            file_actions=actions,
             setpgroup=0,
             setsigdef=(signal.SIGPIPE, signal.SIGINT, signal.SIGTERM),
         )

@@ -57,7 +57,9 @@ class Window:
         settings = show.one(name)
         state = events.one(name)
         if settings is None or state is None or not state.in_sync:
-            raise Refused(f"{name}: not Connected and UpToDate on both hosts ({state})", "see `xenhelper status`")
+            raise Refused(
+                f"{name}: not Connected and UpToDate on both hosts ({state})", "see `xenhelper status`"
+            )
         # also when it is C already: a permission that somebody left goes away here
         verbs.net_options(settings.local, settings.remote, "C", False)
         barrier.drain(name, state.minor, time.monotonic(), _DRAIN)
@@ -70,7 +72,9 @@ class Window:
             client.ask(self.peer, "granted", {"resources": self.resources}, timeout=3.0)
         except (PeerUnreachable, PeerFailed) as error:
             # its `add` will ask then
-            log.event("note", f"{self.vm}: {self.peer} wasn't told of the grant: {error}", log.WARNING, vm=self.vm)
+            log.event(
+                "note", f"{self.vm}: {self.peer} wasn't told of the grant: {error}", log.WARNING, vm=self.vm
+            )
 
     def close(self, seconds: float = 20.0) -> "list[str]":
         """Steady protocol and two-primaries no again, intents removed.
@@ -83,7 +87,9 @@ class Window:
         try:
             client.ask(self.peer, "window-end", {"vm": self.vm}, timeout=15.0)
         except (PeerUnreachable, PeerFailed) as error:
-            log.event("note", f"{self.vm}: {self.peer} closes its side later: {error}", log.WARNING, vm=self.vm)
+            log.event(
+                "note", f"{self.vm}: {self.peer} closes its side later: {error}", log.WARNING, vm=self.vm
+            )
         intents.remove("window", self.vm)
         return []
 

@@ -60,14 +60,18 @@ def drain(name: str, minor: int, switched: float, seconds: float) -> None:
             break
         _check(name)
         if time.monotonic() > deadline:
-            raise Refused(f"{name}: writes are in flight for {age} ms, the link is too slow or stuck", "try again later")
+            raise Refused(
+                f"{name}: writes are in flight for {age} ms, the link is too slow or stuck", "try again later"
+            )
         time.sleep(0.05)
     try:
         run(["drbdsetup", "resume-io", str(minor)], timeout=max(1.0, deadline - time.monotonic()))
     except CommandFailed as error:
         if error.status is not None:
             raise
-        raise Refused(f"{name}: its writes don't drain", "the link is too slow or stuck; try again later") from error
+        raise Refused(
+            f"{name}: its writes don't drain", "the link is too slow or stuck; try again later"
+        ) from error
     _check(name)
 
 
@@ -92,7 +96,9 @@ def quiet(name: str, seconds: float) -> events.Resource:
 def _check(name: str) -> events.Resource:
     resource = events.one(name)
     if resource is None or not resource.in_sync:
-        raise Refused(f"{name}: not Connected and UpToDate on both hosts ({resource})", "see `xenhelper status`")
+        raise Refused(
+            f"{name}: not Connected and UpToDate on both hosts ({resource})", "see `xenhelper status`"
+        )
     return resource
 
 

@@ -20,7 +20,9 @@ def adm(vm: str, *words: str, timeout: float = 20.0) -> None:
     """``drbdadm WORDS`` with only the VM's file in view. Raises CommandFailed."""
     path = vm_file(vm)
     if not os.path.isfile(path):
-        raise XenhelperError(f"{vm}: {path} is missing", "`xenhelper reconcile` or copy it from the other host")
+        raise XenhelperError(
+            f"{vm}: {path} is missing", "`xenhelper reconcile` or copy it from the other host"
+        )
     # -c FILE: drbdadm(8); the file itself is a whole configuration
     run(["drbdadm", "-c", path, *words], timeout=timeout)
 

@@ -12,7 +12,15 @@ SECONDARY = "Secondary"
 UP_TO_DATE = "UpToDate"
 CONSISTENT = "Consistent"
 # disk states of a peer that can't be promoted without us (drbd.h: below DUnknown)
-OUTDATED_OR_WORSE = ("Outdated", "Inconsistent", "Diskless", "Failed", "Attaching", "Negotiating", "Detaching")
+OUTDATED_OR_WORSE = (
+    "Outdated",
+    "Inconsistent",
+    "Diskless",
+    "Failed",
+    "Attaching",
+    "Negotiating",
+    "Detaching",
+)
 
 
 class Resource:

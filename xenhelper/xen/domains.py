@@ -48,7 +48,9 @@ def real_xl() -> str:
             with open(f"{paths.ROOT}/sys/hypervisor/version/{part}", encoding="ascii") as file:
                 version.append(file.read().strip())
         except OSError as error:
-            raise XenhelperError("this host doesn't run Xen", "boot the Xen entry of the boot menu") from error
+            raise XenhelperError(
+                "this host doesn't run Xen", "boot the Xen entry of the boot menu"
+            ) from error
     path = f"{paths.ROOT}/usr/lib/xen-{'.'.join(version)}/bin/xl"
     if not os.access(path, os.X_OK):
         raise XenhelperError(f"no {path}", f"apt install xen-utils-{'.'.join(version)}")

@@ -1,0 +1,96 @@
+"""Who may promote: design.md's rules for `add`, state by state."""
+
+import itertools
+
+import pytest
+
+from xenhelper.drbd.events import Resource
+from xenhelper.errors import Refused
+from xenhelper.hotplug import CONSENT, HAND_OVER, PROMOTE, decide
+
+DISKS = ["UpToDate", "Consistent", "Outdated", "Inconsistent", "Diskless", "Failed", "DUnknown"]
+CONNECTIONS = ["Connected", "StandAlone", "Connecting", "NetworkFailure", "Timeout", "Unconnected"]
+
+
+def resource(**values: object) -> Resource:
+    made = Resource("web1-xvda")
+    made.minor = 1000
+    made.role = "Secondary"
+    for key, value in values.items():
+        setattr(made, key, value)
+    return made
+
+
+def healthy(**values: object) -> Resource:
+    fields: dict[str, object] = {
+        "connection": "Connected",
+        "disk": "UpToDate",
+        "peer_role": "Secondary",
+        "peer_disk": "UpToDate",
+    }
+    return resource(**{**fields, **values})
+
+
+def test_a_healthy_pair_promotes() -> None:
+    assert decide(healthy(), False, False, "bob") == PROMOTE
+
+
+def test_a_peer_that_resyncs_from_us_is_no_hindrance() -> None:
+    assert decide(healthy(peer_disk="Inconsistent"), False, False, "bob") == PROMOTE
+
+
+def test_an_old_copy_names_the_host_that_has_the_data() -> None:
+    with pytest.raises(Refused, match="bob has the data"):
+        decide(healthy(disk="Inconsistent"), False, True, "bob")
+
+
+def test_a_peer_in_use_is_refused_unless_a_migration_comes_in() -> None:
+    with pytest.raises(Refused, match="in use on bob; move it with `xl migrate`"):
+        decide(healthy(peer_role="Primary"), False, True, "bob")
+    assert decide(healthy(peer_role="Primary"), True, False, "bob") == HAND_OVER
+
+
+def test_a_migration_never_ends_on_a_copy_that_is_not_current() -> None:
+    for disk, peer_disk in itertools.product(DISKS, DISKS):
+        if disk == peer_disk == "UpToDate":
+            continue
+        with pytest.raises(Refused):
+            decide(healthy(peer_role="Primary", disk=disk, peer_disk=peer_disk), True, True, "bob")
+
+
+@pytest.mark.parametrize("connection", CONNECTIONS[1:])
+def test_a_migration_never_ends_without_the_link(connection: str) -> None:
+    for disk, peer_disk, permit in itertools.product(DISKS, DISKS, (False, True)):
+        with pytest.raises(Refused):
+            decide(resource(connection=connection, disk=disk, peer_disk=peer_disk), True, permit, "bob")
+
+
+def test_alone_it_needs_a_permit_or_an_outdated_peer_or_consent() -> None:
+    alone = {"connection": "Connecting", "disk": "UpToDate", "peer_disk": "DUnknown"}
+    assert decide(resource(**alone), False, True, "bob") == PROMOTE
+    assert decide(resource(**alone), False, False, "bob") == CONSENT
+    assert decide(resource(**{**alone, "peer_disk": "Outdated"}), False, False, "bob") == PROMOTE
+    assert decide(resource(**{**alone, "disk": "Consistent"}), False, True, "bob") == CONSENT
+
+
+@pytest.mark.parametrize("disk", ["Outdated", "Inconsistent", "Diskless", "Failed", "DUnknown"])
+def test_alone_with_an_old_copy_it_is_refused_whatever_permit(disk: str) -> None:
+    with pytest.raises(Refused, match="takeover"):
+        decide(resource(connection="Connecting", disk=disk), False, True, "bob")
+
+
+def test_whatever_the_state_a_promotion_has_current_data_here() -> None:
+    for connection, disk, peer_disk, role, incoming, permit in itertools.product(
+        CONNECTIONS, DISKS, DISKS, ["Primary", "Secondary", "Unknown"], (False, True), (False, True)
+    ):
+        state = resource(connection=connection, disk=disk, peer_disk=peer_disk, peer_role=role)
+        try:
+            how = decide(state, incoming, permit, "bob")
+        except Refused as refused:
+            assert "\n" not in str(refused) and "web1-xvda" in str(refused)
+            continue
+        assert disk == "UpToDate" or (how == CONSENT and disk == "Consistent")
+        if connection == "Connected":
+            assert role == "Secondary" or (how == HAND_OVER and incoming)
+        else:
+            assert how == CONSENT or permit or peer_disk in ("Outdated", "Inconsistent", "Diskless", "Failed")

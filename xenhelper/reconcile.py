@@ -1,0 +1,191 @@
+"""Put right what an interrupted change left: close windows, revert settings, reconnect.
+
+Acts on a VM only where nobody holds its lock (a migration's real xl does while it
+runs). Does by itself what is safe; says what only a person can decide, with commands.
+"""
+
+import os
+
+from xenhelper import handover, intents, log, names, paths, permits, statefile, window
+from xenhelper.drbd import bringup, events, show
+from xenhelper.errors import PeerFailed, PeerUnreachable, Refused, XenhelperError
+from xenhelper.peer import client
+from xenhelper.xen import domains
+
+CLOSE, LEAVE, DESTROY_INCOMING = "close", "leave", "destroy-incoming"
+
+
+class Seen:
+    """A VM's domains, as (name, state) pairs: here, and there (None: the peer didn't answer)."""
+
+    def __init__(self, vm: str, here: "list[tuple[str, str]]", there: "list[tuple[str, str]] | None") -> None:
+        self.vm = vm
+        self.here = here
+        self.there = there
+
+
+def decide(seen: Seen) -> "tuple[str, str]":
+    """What to do with a window that nobody works on: (action, line for a person).
+
+    The action is for this host: DESTROY_INCOMING means its own leaked copy.
+    """
+    vm = seen.vm
+    everywhere = seen.here + (seen.there or [])
+    away = vm + names.MIGRATED_AWAY
+    incoming = vm + names.INCOMING
+    if any(name == away for name, _ in everywhere):
+        return LEAVE, (
+            f"{vm}: the migration's last answer was lost, and its source is kept suspended as {away}; "
+            f"if {vm} runs well on the destination: `xl destroy {away}`, else destroy it there and "
+            f"`xl rename {away} {vm}` and `xl resume {vm}` (Xen 4.20), then `xenhelper reconcile`"
+        )
+    if any(name == vm and state[3:5] == "ss" for name, state in everywhere):
+        return LEAVE, (
+            f"{vm}: suspended and no migration goes on; `xl resume {vm}` where it is (Xen 4.20) "
+            f"or `xl destroy {vm}` and `xl create`, then `xenhelper reconcile`"
+        )
+    if any(name == incoming for name, _ in seen.here):
+        if seen.there is None:
+            return LEAVE, f"{vm}: {incoming} is left here and the other host doesn't answer"
+        if any(name == vm and state[3] != "s" for name, state in seen.there):
+            return (
+                DESTROY_INCOMING,
+                f"{vm}: runs on the other host; its unfinished copy {incoming} here is destroyed",
+            )
+        return (
+            LEAVE,
+            f"{vm}: only its unfinished copy {incoming} is here; `xl destroy {incoming}`, then `xl create`",
+        )
+    if seen.there and any(name == incoming for name, _ in seen.there):
+        return LEAVE, f"{vm}: the other host still has {incoming}; it reconciles that itself"
+    return CLOSE, ""
+
+
+def reconcile(vms: "list[str] | None" = None, dry_run: bool = False) -> "list[str]":
+    """Reconcile these VMs, or all. Returns what is left for a person, one line each."""
+    left: "list[str]" = []
+    records = _resources()
+    wanted = sorted({record["vm"] for record in records} | {i["vm"] for i in intents.all_open()})
+    for vm in wanted:
+        if vms is not None and vm not in vms:
+            continue
+        try:
+            fd = intents.lock(vm, wait=0.0)
+        except Refused:
+            continue  # somebody is at work on it
+        try:
+            left += _vm(vm, [record for record in records if record["vm"] == vm], dry_run)
+        except XenhelperError as error:
+            left.append(f"{vm}: {error}")
+        finally:
+            os.close(fd)
+    for line in left:
+        log.event("reconciled", line, log.WARNING)
+    return left
+
+
+def _resources() -> "list[dict[str, str]]":
+    found = (statefile.read(f"{paths.RESOURCES}/{name}") for name in statefile.names(paths.RESOURCES))
+    return [record for record in found if record and "vm" in record and "resource" in record]
+
+
+def _vm(vm: str, records: "list[dict[str, str]]", dry_run: bool) -> "list[str]":
+    left: "list[str]" = []
+    intent = intents.read("window", vm)
+    if intent is not None or _unsteady(records):
+        left += _close(vm, records, intent, dry_run)
+    for record in records:
+        line = _connect(record, dry_run)
+        if line:
+            left.append(line)
+    return left
+
+
+def _unsteady(records: "list[dict[str, str]]") -> bool:
+    for record in records:
+        settings = show.one(record["resource"])
+        if settings is None or not settings.remote:
+            continue
+        if settings.two_primaries or settings.protocol != record.get("protocol", "A"):
+            return True
+    return False
+
+
+def _close(
+    vm: str, records: "list[dict[str, str]]", intent: "dict[str, str] | None", dry_run: bool
+) -> "list[str]":
+    peer = records[0]["peer"] if records else _other(intent or {})
+    there = _there(peer, vm)
+    if there is not None and intent is not None and intent.get("source") == peer and _busy_there(peer, vm):
+        return []  # the source's xl is still at it
+    seen = Seen(vm, [(domain.name, domain.state) for domain in domains.find(vm)], there)
+    action, line = decide(seen)
+    if action == LEAVE:
+        return [line]
+    if dry_run:
+        return [line or f"{vm}: its window would be closed"]
+    if action == DESTROY_INCOMING:
+        from xenhelper.run import run
+
+        run([domains.real_xl(), "destroy", vm + names.INCOMING], timeout=30)
+        log.event("reconciled", line, log.NOTICE, vm=vm)
+    left = [problem for record in records if (problem := window.close_one(record["resource"], 5.0))]
+    if left:
+        return left
+    for record in records:
+        handover.forget_grant(record["resource"])
+    if intent is not None:
+        if there is not None:
+            try:
+                client.ask(peer, "window-end", {"vm": vm}, timeout=15.0)
+            except (PeerFailed, PeerUnreachable) as error:
+                return [f"{vm}: {peer} hasn't closed its side: {error}"]
+        intents.remove("window", vm)
+    log.event("reconciled", f"{vm}: window closed", log.NOTICE, vm=vm)
+    return []
+
+
+def _other(intent: "dict[str, str]") -> str:
+    source, destination = intent.get("source", ""), intent.get("destination", "")
+    return source if destination == os.uname().nodename else destination
+
+
+def _there(peer: str, vm: str) -> "list[tuple[str, str]] | None":
+    try:
+        answer = client.ask(peer, "runs", {"vm": vm}, timeout=8.0)
+    except (PeerFailed, PeerUnreachable):
+        return None
+    found = answer.get("domains")
+    return [(str(d["name"]), str(d["state"])) for d in found] if isinstance(found, list) else None
+
+
+def _busy_there(peer: str, vm: str) -> bool:
+    try:
+        return bool(client.ask(peer, "busy", {"vm": vm}, timeout=5.0).get("busy"))
+    except (PeerFailed, PeerUnreachable):
+        return False
+
+
+def serve_busy(peer: str, args: "dict[str, str]") -> "dict[str, object]":
+    """Verb ``busy``: whether a change of this VM (a migration's xl, say) goes on here."""
+    return {"busy": intents.is_locked(names.check_vm(args["vm"]))}
+
+
+def _connect(record: "dict[str, str]", dry_run: bool) -> str:
+    """Bring a managed resource up, or connect it again; empty, or what a person must do."""
+    name, vm = record["resource"], record["vm"]
+    state = events.one(name)
+    if state is not None and state.connected:
+        if not dry_run:
+            permits.revoke(name)
+        return ""
+    if state is not None and state.connection != "StandAlone":
+        return ""  # it tries by itself
+    if dry_run:
+        return f"{name}: would be brought up"
+    try:
+        bringup.up(vm, name)
+    except XenhelperError as error:
+        return f"{name}: {error}"
+    log.event("reconciled", f"{name}: brought up again", log.NOTICE, vm=vm, resource=name)
+    return ""
