@@ -20,23 +20,29 @@ _SUMMARY = "/sys/kernel/debug/drbd/resources/{}/in_flight_summary"
 def oldest_write_ms(text: str) -> "int | None":
     """Age in ms of the oldest application write in ``in_flight_summary``, None if none.
 
-    The rows stand under "oldest application requests" as number, device, volume, sector,
-    size, direction (W or R), then ages in ms with the start first (drbd_debugfs.c).
+    The rows stand under "oldest application requests", tab-separated under a heading
+    that names the columns ``rw`` and ``start`` (age in ms; drbd_debugfs.c). A write of
+    protocol A stays listed until its barrier is acknowledged, so this is on the safe side.
     """
     oldest = None
+    columns: "list[str] | None" = None
     inside = False
     for line in text.splitlines():
         if line.startswith("oldest application requests"):
             inside = True
             continue
-        words = line.split()
-        if not inside or len(words) < 7 or not words[0].isdigit():
+        if not inside:
             continue
-        if not words[5].startswith("W"):
+        words = line.split("\t")
+        if columns is None:
+            columns = words
             continue
-        if words[6].isdigit():
-            age = int(words[6])
-            oldest = age if oldest is None else max(oldest, age)
+        if len(words) < len(columns) or not words[0].strip().isdigit():
+            continue
+        row = dict(zip(columns, words, strict=False))
+        age = row.get("start", "").strip()
+        if row.get("rw", "").strip() == "W" and age.isdigit():
+            oldest = int(age) if oldest is None else max(oldest, int(age))
     return oldest
 
 

@@ -123,8 +123,8 @@ def outdate(minor: int) -> None:
 
 
 def generation(minor: int) -> "tuple[int, int]":
-    """(current, bitmap) generation UUIDs of the local data; the current one's lowest bit,
-    which says Primary, is cleared. ``bitmap`` is not 0 once this side went on alone."""
+    """(current, bitmap) generation UUIDs of the local data, without their lowest bit, which
+    says Primary. ``bitmap`` is not 0 once this side went on alone, until it has resynced."""
     result = run(["drbdsetup", "show-gi", str(minor)], timeout=4)
     return parse_generation(result.stdout)
 
@@ -135,7 +135,7 @@ def parse_generation(text: str) -> "tuple[int, int]":
         fields = line.strip().split(":")
         if len(fields) >= 4:
             try:
-                return int(fields[0], 16) & ~1, int(fields[1], 16)
+                return int(fields[0], 16) & ~1, int(fields[1], 16) & ~1
             except ValueError:
                 continue
     raise XenhelperError("drbdsetup show-gi printed no generation")

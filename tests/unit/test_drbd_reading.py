@@ -1,0 +1,88 @@
+"""The kernel's own words, captured on two hosts (tests/unit/captured), read right."""
+
+from pathlib import Path
+
+import pytest
+
+from xenhelper.drbd import barrier, events, show, verbs
+
+CAPTURED = Path(__file__).parent / "captured"
+
+
+def captured(name: str) -> str:
+    return (CAPTURED / f"{name}.txt").read_text()
+
+
+def test_both_ends_of_a_running_guest() -> None:
+    alice = events.parse(captured("events2-now-statistics-guest-writing-alice"))
+    bob = events.parse(captured("events2-now-statistics-guest-writing-bob"))
+    assert sorted(alice) == sorted(bob) == ["web1-xvda", "web1-xvdb"]
+    for name, minor in (("web1-xvda", 1000), ("web1-xvdb", 1001)):
+        assert (alice[name].minor, alice[name].role, alice[name].peer_role) == (minor, "Primary", "Secondary")
+        assert (bob[name].minor, bob[name].role, bob[name].peer_role) == (minor, "Secondary", "Primary")
+        assert alice[name].in_sync and bob[name].in_sync
+    assert alice["web1-xvda"].size == 64 * 1024 * 1024
+
+
+def test_nothing_is_in_sync_before_the_first_sync() -> None:
+    found = events.parse(captured("events2-now-statistics-inconsistent-both-alice"))["web1-xvda"]
+    assert found.connected and not found.in_sync
+    assert found.out_of_sync > 0
+
+
+def test_runtime_settings_are_read_with_their_addresses() -> None:
+    found = show.parse(captured("drbdsetup-show-inconsistent-alice"))["web1-xvda"]
+    assert (found.protocol, found.two_primaries) == ("A", False)
+    assert (found.local, found.remote) == ("ipv4:10.99.0.1:7800", "ipv4:10.99.0.2:7800")
+    assert (found.minor, found.volume) == (1000, "/dev/vg0/web1-root")
+    assert found.meta == "/dev/vg0/web1-root_xhmeta"
+
+
+def test_a_setting_that_show_leaves_out_has_drbds_default() -> None:
+    found = show.parse("resource r {\n net {\n }\n _this_host {\n volume 0 {\n device minor 1;\n }\n }\n}\n")[
+        "r"
+    ]
+    assert (found.protocol, found.two_primaries, found.remote) == ("C", False, "")
+
+
+def test_two_primaries_is_seen() -> None:
+    text = captured("drbdsetup-show-inconsistent-alice").replace(
+        "protocol        \tA;", "protocol C;\n allow-two-primaries\tyes;"
+    )
+    found = show.parse(text)["web1-xvda"]
+    assert (found.protocol, found.two_primaries) == ("C", True)
+
+
+def test_the_generation_is_read_without_the_primary_bit() -> None:
+    syncing = verbs.parse_generation(captured("drbdsetup-get-gi-syncing-alice"))
+    assert syncing == (0xCCFEB43088CEF7CE, 0x7FC1D8913FAE9960)
+    assert verbs.parse_generation(captured("drbdsetup-get-gi-connected-alice")) == (syncing[0], 0)
+    with pytest.raises(Exception, match="no generation"):
+        verbs.parse_generation("no device\n")
+
+
+def test_the_oldest_write_in_flight() -> None:
+    ages = [
+        barrier.oldest_write_ms(text)
+        for n in range(3)
+        for text in captured(f"in-flight-summary-writing-protocol-a-{n}").split("----")
+    ]
+    assert 12 in ages and None in ages
+    assert all(age is None or 0 <= age < 1000 for age in ages)
+    assert barrier.oldest_write_ms(captured("in-flight-summary-secondary")) is None
+
+
+def test_a_read_in_flight_is_no_write() -> None:
+    text = next(
+        t
+        for t in captured("in-flight-summary-writing-protocol-a-0").split("----")
+        if barrier.oldest_write_ms(t) == 8
+    )
+    assert barrier.oldest_write_ms(text.replace("\tW\t", "\tR\t")) is None
+
+
+@pytest.mark.parametrize("cut", range(0, 400, 7))
+def test_a_line_cut_off_anywhere_does_not_raise(cut: int) -> None:
+    events.parse(captured("events2-now-statistics-guest-writing-alice")[: -cut or None])
+    show.parse(captured("drbdsetup-show-inconsistent-alice")[: -cut or None])
+    barrier.oldest_write_ms(captured("in-flight-summary-writing-protocol-a-0")[: -cut or None])
