@@ -1,0 +1,49 @@
+"""Answers to "who are you": versions, volume groups, running domains."""
+
+import os
+from typing import Any
+
+from xenhelper import __version__, paths
+
+
+def _read(path: str) -> str:
+    try:
+        with open(paths.ROOT + path, encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def versions() -> dict[str, str]:
+    """This host's name and the versions of what matters between two hosts; '' when absent."""
+    xen = [_read(f"/sys/hypervisor/version/{part}") for part in ("major", "minor")]
+    return {
+        "version": __version__,
+        "host": os.uname().nodename,
+        "kernel": os.uname().release,
+        "drbd": _read("/sys/module/drbd/version"),
+        "xen": ".".join(xen) if all(xen) else "",
+    }
+
+
+def serve_hello(peer: str, args: dict[str, Any]) -> dict[str, Any]:
+    """Versions, and whom this host takes the asker for."""
+    return {**versions(), "you": peer}
+
+
+def serve_facts(peer: str, args: dict[str, Any]) -> dict[str, Any]:
+    """Versions and volume groups."""
+    from xenhelper import facts
+
+    return {**versions(), "volume_groups": facts.volume_groups()}
+
+
+def serve_status(peer: str, args: dict[str, Any]) -> dict[str, Any]:
+    """The domains here, in any state, by name as xl shows it."""
+    from xenhelper.xen import domains
+
+    listed = domains.listing()
+    return {
+        "host": os.uname().nodename,
+        "domains": [{"name": d.name, "uuid": d.uuid, "state": d.state} for d in listed],
+    }

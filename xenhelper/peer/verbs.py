@@ -1,0 +1,54 @@
+"""What a peer may ask: verb -> (module, function, arguments; see messages.check).
+
+A function takes (peer, args): ``peer`` is the name that the ssh key stands for,
+``args`` has passed the schema; names in it are the function's to check. It returns a
+JSON object and raises XenhelperError with the line that the asker will see. It must
+end by itself in bounded time: nobody interrupts it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from xenhelper.errors import XenhelperError
+
+Handler = Callable[[str, dict[str, Any]], dict[str, Any]]
+
+VERBS: dict[str, tuple[str, str, dict[str, object]]] = {
+    # who is there
+    "hello": ("xenhelper.peer.about", "serve_hello", {}),
+    "facts": ("xenhelper.peer.about", "serve_facts", {}),
+    "status": ("xenhelper.peer.about", "serve_status", {}),
+    # one writer: migration window and fencing
+    "grant": ("xenhelper.handover", "serve_grant", {"resource": str, "domain": str}),
+    "granted": ("xenhelper.handover", "serve_granted", {"resources": [str]}),
+    "revoke": ("xenhelper.handover", "serve_revoke", {"resource": str}),
+    "outdate": ("xenhelper.fence", "serve_outdate", {"resource": str, "current": str, "bitmap": str}),
+    "window-begin": (
+        "xenhelper.window",
+        "serve_begin",
+        {"vm": str, "resources": [str], "source": str, "uuid": str},
+    ),
+    "window-end": ("xenhelper.window", "serve_end", {"vm": str}),
+    "destination-check": (
+        "xenhelper.destination",
+        "serve_check",
+        {"vm": str, "memory_kib": int, "bridges": [str], "files": [str], "kind": str, "resources": [str]},
+    ),
+    "busy": ("xenhelper.reconcile", "serve_busy", {"vm": str}),
+    "runs": ("xenhelper.destination", "serve_runs", {"vm": str}),
+}
+
+# loaded as soon as a connection stands: their first answer must not wait for an import
+URGENT = ("grant", "granted", "outdate", "window-begin", "window-end")
+
+
+def handler(verb: str) -> tuple[Handler, dict[str, object]]:
+    """The function and its schema. Raises XenhelperError for an unknown verb."""
+    import importlib
+
+    entry = VERBS.get(verb)
+    if entry is None:
+        raise XenhelperError(f"no request {verb[:40]!r} is known here", "bring both hosts to one version")
+    module, function, schema = entry
+    found: Handler = getattr(importlib.import_module(module), function)
+    return found, schema
