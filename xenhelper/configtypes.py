@@ -1,0 +1,103 @@
+"""The types of xenhelper.conf.spec beyond ConfigObj's own; each error says what is allowed."""
+
+import re
+from typing import Any
+
+from xenhelper import names
+
+
+def validator() -> Any:
+    """A Validator that knows our types."""
+    from configobj.validate import ValidateError, Validator
+
+    def wrong(value: object, allowed: str) -> Exception:
+        shown = ", ".join(value) if isinstance(value, list) else str(value)
+        error: Exception = ValidateError(f"{shown!r} isn't allowed; allowed: {allowed}")
+        return error
+
+    def text(value: Any, allowed: str) -> str:
+        if not isinstance(value, str):
+            raise wrong(value, allowed + " (one value, no list)")
+        return value
+
+    def many(value: Any) -> list[str]:
+        found = value if isinstance(value, list) else [value]
+        return [item for item in found if item != ""]
+
+    def host_name(value: Any) -> str:
+        allowed = "a host's name as `uname -n` says it (letters, digits, '-', '_', '.')"
+        if not names.valid_host(text(value, allowed)):
+            raise wrong(value, allowed)
+        return str(value)
+
+    def address(value: Any) -> str:
+        from xenhelper.config import valid_address
+
+        allowed = "an IPv4 address, as in 10.99.0.1"
+        if not valid_address(text(value, allowed)):
+            raise wrong(value, allowed)
+        return str(value)
+
+    def address_or_empty(value: Any) -> str:
+        return "" if value == "" else address(value)
+
+    def volume_group(value: Any) -> str:
+        allowed = "a volume group's name"
+        if not _VOLUME_GROUP.fullmatch(text(value, allowed)) or value in (".", ".."):
+            raise wrong(value, allowed)
+        return str(value)
+
+    def volume_group_list(value: Any) -> list[str]:
+        return [volume_group(item) for item in many(value)]
+
+    def pattern_list(value: Any) -> list[str]:
+        for item in many(value):
+            if not _VOLUME_PATTERN.fullmatch(item):
+                raise wrong(item, "patterns of VG/LV with *, ? and [], as in vg0/scratch-*")
+        return many(value)
+
+    def name_pattern_list(value: Any) -> list[str]:
+        for item in many(value):
+            if "/" in item or not item.isprintable() or " " in item:
+                raise wrong(item, "patterns of VM names with *, ? and [], as in test-*")
+        return many(value)
+
+    def number_range(value: Any, min: str = "0", max: str = "0") -> list[int]:
+        allowed = f"first and last of {min} to {max}, as in `{min}, {max}`"
+        found = many(value)
+        if len(found) != 2 or not all(str(item).strip().isdecimal() for item in found):
+            raise wrong(value, allowed)
+        first, last = (int(item) for item in found)
+        if not int(min) <= first <= last <= int(max):
+            raise wrong(value, allowed)
+        return [first, last]
+
+    def option(value: Any, *allowed: str) -> str:
+        if value not in allowed:
+            raise wrong(value, " or ".join(allowed))
+        return str(value)
+
+    def integer(value: Any, min: str = "0", max: str = "0") -> int:
+        if not str(value).isdecimal() or not int(min) <= int(value) <= int(max):
+            raise wrong(value, f"a whole number from {min} to {max}")
+        return int(value)
+
+    return Validator(
+        {
+            "host_name": host_name,
+            "address": address,
+            "address_or_empty": address_or_empty,
+            "volume_group": volume_group,
+            "volume_group_list": volume_group_list,
+            "pattern_list": pattern_list,
+            "name_pattern_list": name_pattern_list,
+            "number_range": number_range,
+            "option": option,
+            "integer": integer,
+        }
+    )
+
+
+# lvm(8), "valid names"
+_VOLUME_GROUP = re.compile(r"[A-Za-z0-9_+.][A-Za-z0-9_+.-]{0,126}")
+_VOLUME_PATTERN = re.compile(r"[A-Za-z0-9_+.*?\[\]!-]+/[A-Za-z0-9_+.*?\[\]!-]+")
