@@ -36,3 +36,10 @@ def up(vm: str, resource: str) -> None:
 def down(vm: str, resource: str) -> None:
     """Disconnect and detach one resource. Raises CommandFailed when it is in use."""
     adm(vm, "down", names.check_resource(resource))
+
+
+def mark_minor(minor: int) -> None:
+    """Tell udev/59-xenhelper.rules that this minor is a guest's, not to be probed."""
+    folder = paths.RUN + "/minors"
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    os.close(os.open(f"{folder}/{int(minor)}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))

@@ -1,0 +1,16 @@
+"""``xenhelper watch``, run by xenhelper-watch.service."""
+
+import argparse
+
+from xenhelper.watch import daemon
+
+HELP = "find domains that run on a volume beneath DRBD, and log them (the service does this)"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """None."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Until it is stopped."""
+    return daemon.serve()

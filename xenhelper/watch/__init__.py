@@ -1,0 +1,1 @@
+"""xenhelper-watch.service: what should be noticed without anybody asking."""

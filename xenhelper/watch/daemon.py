@@ -1,0 +1,71 @@
+"""The watcher's loop: within seconds of a start it finds a domain beneath DRBD."""
+
+import time
+
+from xenhelper import beneath, log
+from xenhelper.drbd import events
+from xenhelper.errors import XenhelperError
+from xenhelper.watch.wake import SpinGuard, Waker
+
+# seconds: a look costs a few reads over one socket, and 10 s are promised
+EVERY = 4.0
+LISTEN_AGAIN = 60.0
+# what lasts is said again, for whoever reads only the newest entries
+SAY_AGAIN = 3600.0
+
+
+class Watcher:
+    """Remembers what it has said."""
+
+    def __init__(self) -> None:
+        self._said: dict[beneath.Finding, float] = {}
+        self._trouble = ""
+
+    def look(self) -> list[beneath.Finding]:
+        """One look; logs what is new. Returns what was logged."""
+        try:
+            found = beneath.scan()
+        except XenhelperError as error:
+            if str(error) != self._trouble:
+                log.event("failed", f"watch: {error}", log.WARNING)
+            self._trouble = str(error)
+            return []
+        self._trouble = ""
+        self._said = {finding: when for finding, when in self._said.items() if finding in found}
+        now = time.monotonic()
+        fresh = [finding for finding in found if now - self._said.get(finding, -SAY_AGAIN) >= SAY_AGAIN]
+        for finding in fresh:
+            self._said[finding] = now
+            log.event(
+                "beneath",
+                f"{finding.what()}; {finding.do(_state(finding.resource))}",
+                log.ERROR,
+                vm=finding.vm,
+                resource=finding.resource,
+                volume=finding.volume,
+                domain=finding.domain,
+            )
+        return fresh
+
+
+def _state(resource: str) -> events.Resource | None:
+    try:
+        return events.one(resource)
+    except XenhelperError:
+        return None
+
+
+def serve() -> int:
+    """For ever; returns only when it should be started afresh."""
+    watcher, waker, guard = Watcher(), Waker(), SpinGuard()
+    listened = -LISTEN_AGAIN
+    while not guard.spins():
+        if not waker.alive() and time.monotonic() - listened >= LISTEN_AGAIN:
+            listened = time.monotonic()
+            waker.start()
+        watcher.look()
+        waker.event.wait(EVERY)
+        waker.event.clear()
+        time.sleep(0.5)  # a create changes many keys in a row: one look for all of them
+    log.event("failed", "watch: pyxs spins; starting afresh", log.WARNING)
+    return 1
