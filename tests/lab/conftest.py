@@ -1,0 +1,92 @@
+"""Fixtures of the lab's tests: a lab, a layer to start from, logs on failure."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from . import image, logcheck
+from .lab import Lab, LabError
+
+LOGS = Path(os.environ.get("LAB_LOGS", "lab-logs"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "layer(name): the layer a test starts from")
+    config.addinivalue_line("markers", "expects(*names): bad log lines that belong to the test")
+    config.addinivalue_line("markers", "lab: needs two Xen hosts in QEMU")
+    config.addinivalue_line("markers", "core: part of `make test`")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:  # type: ignore[misc]
+    report = yield
+    setattr(item, f"report_{report.when}", report)  # type: ignore[attr-defined]
+    return report  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="session")
+def whole_lab() -> Iterator[Lab]:
+    """The lab for one pytest run; attaches to one that is up, and leaves it as it found it."""
+    image.CACHE.mkdir(parents=True, exist_ok=True)
+    with (image.CACHE / "tests.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            pytest.exit("another test run uses the lab", returncode=2)
+        lab = Lab()
+        was_up = lab.is_up
+        try:
+            lab.take_lock()
+        except LabError as error:
+            pytest.exit(str(error), returncode=2)
+        yield lab
+        if not was_up:
+            lab.down()
+
+
+@pytest.fixture
+def lab(whole_lab: Lab, request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """Both hosts at the test's layer (``@pytest.mark.layer``; vm unless said).
+
+    Afterwards the logs of both hosts are searched; a bad line fails the test
+    unless ``@pytest.mark.expects`` names its kind.
+    """
+    layer = request.node.get_closest_marker("layer")
+    whole_lab.reset(layer.args[0] if layer else "vm")
+    whole_lab.both(logcheck.mark)
+    yield whole_lab
+    expected = [
+        name for marker in request.node.iter_markers("expects") for name in marker.args
+    ]  # fmt: skip
+    report = getattr(request.node, "report_call", None)
+    failed = report is None or report.failed
+    try:
+        found = logcheck.problems(whole_lab, expected)
+    except Exception as error:  # a host that doesn't answer is a finding too
+        found = [f"the logs can't be read: {error}"]
+    if not failed and not found:
+        return
+    folder = LOGS / re.sub(r"[^\w.-]+", "_", request.node.name)
+    paths = whole_lab.collect(folder)
+    print(f"\nlogs: {folder}\n{logcheck.tail(paths)}")
+    if found:
+        listed = "\n".join(found[:40])
+        pytest.fail(f"bad lines in the hosts' logs:\n{listed}", pytrace=False)
+
+
+@pytest.fixture
+def alice(lab: Lab):  # type: ignore[no-untyped-def]
+    """The host on which web1 starts."""
+    return lab.alice
+
+
+@pytest.fixture
+def bob(lab: Lab):  # type: ignore[no-untyped-def]
+    """The other host."""
+    return lab.bob
