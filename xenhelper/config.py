@@ -235,7 +235,8 @@ def render(old: str, changes: dict[str, Any]) -> str:
         )
     except ConfigObjError as error:
         raise ConfigError(f"{paths.CONFIG}: {error}", "mend or remove it") from None
-    _merge(parsed, changes)
+    if not _merge(parsed, changes):
+        return old  # writing it anew could move a blank
     if not old:
         parsed.initial_comment = [
             "# xenhelper: see xenhelper.conf(5). Written by `xenhelper setup`, which keeps what you add.",
@@ -246,15 +247,19 @@ def render(old: str, changes: dict[str, Any]) -> str:
     return out.getvalue().decode("utf-8")
 
 
-def _merge(section: Any, changes: dict[str, Any]) -> None:
+def _merge(section: Any, changes: dict[str, Any]) -> bool:
+    changed = False
     for key, value in changes.items():
         if isinstance(value, dict):
             if key not in section:
                 section[key] = {}
                 section.comments[key] = [""]
-            _merge(section[key], value)
-        elif section.get(key) != value:
+                changed = True
+            changed = _merge(section[key], value) or changed
+        elif section.get(key) != value and not (isinstance(value, list) and [section.get(key)] == value):
             section[key] = value
+            changed = True
+    return changed
 
 
 def store(text: str, path: str = "") -> bool:

@@ -33,9 +33,9 @@ def serve_hello(peer: str, args: dict[str, Any]) -> dict[str, Any]:
 
 def serve_facts(peer: str, args: dict[str, Any]) -> dict[str, Any]:
     """Versions and volume groups."""
-    from xenhelper import facts
+    from xenhelper.setup import host
 
-    return {**versions(), "volume_groups": facts.volume_groups()}
+    return {**versions(), "volume_groups": host.volume_groups()}
 
 
 def serve_status(peer: str, args: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,329 @@
+"""Pairing: what is decided from two hosts' facts, and that a second run changes nothing."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xenhelper import config, paths
+from xenhelper.cli import setup as command
+from xenhelper.errors import ConfigError, PeerFailed, Refused, UsageError, XenhelperError
+from xenhelper.run import Result
+from xenhelper.setup import decide, half, host, remote
+from xenhelper.setup.decide import Link, Wishes
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHwOTqWlzTn0xEGlDBgHgnmQnmdFYXXnHYHuZcZC2RZZ"
+
+
+def address(device: str, text: str, network: str, default: bool = False) -> dict[str, Any]:
+    return {"device": device, "address": text, "network": network, "default": default}
+
+
+def facts(name: str, number: int, **more: Any) -> dict[str, Any]:
+    return {
+        "host": name,
+        "version": "0.1.0",
+        "drbd": "8.4.11",
+        "addresses": [
+            address("xenbr0", f"192.168.1.{number}", "192.168.1.0/24", True),
+            address("eth1", f"10.99.0.{number}", "10.99.0.0/30"),
+            address("virbr0", "192.168.122.1", "192.168.122.0/24"),
+        ],
+        "seen_as": ["192.168.1.1", "192.168.1.2"] if number == 2 else [],
+        "volume_groups": {
+            group: {"size": 1 << 40, "free": 1 << 39} for group in ("system", "vg0", f"only{number}")
+        },
+        "root_group": "system",
+        "host_keys": [KEY],
+        "shim": "missing",
+        "conf": "",
+        "warnings": [],
+        **more,
+    }
+
+
+def links(
+    here: dict[str, Any], there: dict[str, Any], wishes: Wishes | None = None, known: Any = None
+) -> Any:
+    return decide.links(here, there, wishes or Wishes(), known or {})
+
+
+def test_the_direct_link_replicates_and_ssh_shows_the_other_path() -> None:
+    management, replication, warnings = links(facts("alice", 1), facts("bob", 2))
+    assert management == Link("192.168.1.1", "192.168.1.2")
+    assert replication == Link("10.99.0.1", "10.99.0.2")
+    assert not warnings
+
+
+def test_ssh_over_the_direct_link_leaves_the_other_for_management() -> None:
+    there = facts("bob", 2, seen_as=["10.99.0.1", "10.99.0.2"])
+    management, replication, _ = links(facts("alice", 1), there)
+    assert (management.there, replication.there) == ("192.168.1.2", "10.99.0.2")
+
+
+def test_one_network_serves_both_with_a_warning() -> None:
+    here, there = facts("alice", 1), facts("bob", 2)
+    for one in (here, there):
+        del one["addresses"][1]
+    management, replication, warnings = links(here, there)
+    assert management == replication == Link("192.168.1.1", "192.168.1.2")
+    assert "takeover" in warnings[0]
+
+
+def test_two_direct_links_without_a_default_route() -> None:
+    here, there = facts("alice", 1), facts("bob", 2, seen_as=["10.98.0.1", "10.98.0.2"])
+    for number, one in enumerate((here, there), 1):
+        one["addresses"] = [
+            address("eth0", f"10.99.0.{number}", "10.99.0.0/24"),
+            address("eth1", f"10.98.0.{number}", "10.98.0.0/24"),
+            address("eth2", "10.0.2.15", "10.0.2.0/24"),
+        ]
+    management, replication, _ = links(here, there)
+    assert (management.there, replication.there) == ("10.98.0.2", "10.99.0.2")
+
+
+def test_named_addresses_win_and_must_exist() -> None:
+    wish = Wishes(replication=Link("192.168.1.1", "192.168.1.2"))
+    assert links(facts("alice", 1), facts("bob", 2), wish)[1] == wish.replication
+    with pytest.raises(UsageError, match="not addresses of alice and bob"):
+        links(facts("alice", 1), facts("bob", 2), Wishes(replication=Link("10.1.1.1", "10.99.0.2")))
+
+
+def test_the_configured_choice_stands_until_its_address_goes() -> None:
+    known = {
+        "host": {"management": "192.168.1.1", "replication": "192.168.1.1"},
+        "peers": {"bob": {"management": "192.168.1.2", "replication": "192.168.1.2"}},
+    }
+    assert links(facts("alice", 1), facts("bob", 2), known=known)[1].here == "192.168.1.1"
+    known["peers"]["bob"]["replication"] = "10.99.0.77"
+    assert links(facts("alice", 1), facts("bob", 2), known=known)[1].here == "10.99.0.1"
+
+
+def test_nothing_in_common_names_the_options() -> None:
+    with pytest.raises(UsageError, match="--replication"):
+        links(facts("alice", 1, addresses=[]), facts("bob", 2))
+
+
+def test_groups_of_one_name_but_never_dom0s() -> None:
+    assert decide.common_groups(facts("alice", 1), facts("bob", 2)) == ["vg0"]
+    assert decide.common_groups(facts("alice", 1, root_group=""), facts("bob", 2, root_group="vg0")) == [
+        "system"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("groups", "said"),
+    [
+        ({}, "no volume group is there by the same name.*system \\(holds dom0\\).*--volume-group"),
+        ({"vg9": "vg0"}, "alice has no volume group vg9; it has: only1, system, vg0"),
+        ({"vg0": "vg9"}, "bob has no volume group vg9"),
+        ({"vg0": "vg0", "only1": "vg0"}, "two volume groups here"),
+    ],
+)
+def test_groups_that_cannot_be(groups: dict[str, str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        decide.check_groups(facts("alice", 1), facts("bob", 2), groups)
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "said"),
+    [
+        ({}, {"host": "alice"}, "is this host"),
+        ({}, {"version": "0.2.0"}, "install the same package"),
+        ({"shim": "foreign"}, {}, "alice: /usr/local/sbin/xl .*isn't xenhelper's"),
+        ({}, {"shim": "foreign"}, "bob: /usr/local/sbin/xl .*isn't xenhelper's"),
+        ({}, {"host": "-x"}, "can't stand in DRBD's files"),
+    ],
+)
+def test_pairs_that_cannot_be(here: dict[str, Any], there: dict[str, Any], said: str) -> None:
+    with pytest.raises(XenhelperError, match=said):
+        decide.check_hosts(facts("alice", 1, **here), facts("bob", 2, **there), "bob")
+
+
+def test_addresses_are_read_from_ip() -> None:
+    links = [
+        {
+            "ifname": "lo",
+            "addr_info": [{"family": "inet", "local": "127.0.0.1", "prefixlen": 8, "scope": "host"}],
+        },
+        {
+            "ifname": "eth0",
+            "addr_info": [{"family": "inet", "local": "10.0.0.7", "prefixlen": 24, "scope": "global"}],
+        },
+        {
+            "ifname": "wg0",
+            "addr_info": [{"family": "inet", "local": "10.9.0.1", "prefixlen": 32, "scope": "global"}],
+        },
+        {"ifname": "down", "addr_info": []},
+    ]
+    assert host.parse_addresses(links, {"eth0"}) == [address("eth0", "10.0.0.7", "10.0.0.0/24", True)]
+
+
+class Fake:
+    """The programs that a half starts, with their state."""
+
+    def __init__(self) -> None:
+        self.enabled: set[str] = set()
+        self.calls: list[list[str]] = []
+
+    def run(self, argv: list[str], **_: Any) -> Result:
+        self.calls.append(argv)
+        if argv[:2] == ["systemctl", "is-enabled"]:
+            return Result(
+                0, "".join("enabled\n" if u in self.enabled else "disabled\n" for u in argv[2:]), ""
+            )
+        if argv[:2] == ["systemctl", "enable"]:
+            self.enabled.update(argv[3:])
+        if argv[:2] == ["ssh-keygen", "-q"]:
+            Path(argv[-1]).write_text("private")
+            Path(argv[-1] + ".pub").write_text(KEY + " c\n")
+        if argv[:2] == ["ssh-keygen", "-y"]:
+            return Result(0, KEY + " xenhelper@alice\n", "")
+        return Result(0, "", "")
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(paths, "ROOT", str(tmp_path))
+    for name in ("CONFIG", "PEER_KEY", "PEER_KNOWN_HOSTS"):
+        monkeypatch.setattr(paths, name, str(tmp_path) + getattr(paths, name))
+    monkeypatch.setattr(half, "AUTHORIZED_KEYS", str(tmp_path / "root/.ssh/authorized_keys"))
+    return tmp_path
+
+
+@pytest.fixture
+def fake(root: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
+    fake = Fake()
+    monkeypatch.setattr(half, "run", fake.run)
+    return fake
+
+
+def apply(**more: Any) -> list[str]:
+    pairing = decide.pairing(facts("alice", 1), facts("bob", 2), Wishes(), {}, {"vg0": "vg0"}, 22)
+    request = {
+        "op": "apply",
+        "peer": "bob",
+        "conf": pairing.changes_here(),
+        "public": KEY,
+        "host_keys": [KEY],
+    }
+    found: list[str] = half.handle({**request, **more})["changed"]
+    return found
+
+
+def test_a_half_does_everything_once(root: Path, fake: Fake) -> None:
+    half.handle({"op": "key"})
+    assert len(apply()) == 8
+    assert apply() == []
+    assert half.handle({"op": "key"})["changed"] == []
+    found = config.load()
+    assert found.host == "alice"
+    assert found.peers["bob"].replication == "10.99.0.2"
+    assert found.peers["bob"].volume_groups == {"vg0": "vg0"}
+    keys = root / "root/.ssh/authorized_keys"
+    assert keys.read_text() == f'command="/usr/lib/xenhelper/peer-serve bob",restrict {KEY} xenhelper@bob\n'
+    assert keys.stat().st_mode & 0o777 == 0o600
+    assert os.readlink(root / "usr/local/sbin/xl") == "/usr/lib/xenhelper/xl"
+    assert "xenhelper-peer@bob.service" in fake.enabled
+
+
+def test_a_dry_run_tells_and_touches_nothing(root: Path, fake: Fake) -> None:
+    assert half.handle({"op": "key", "dry_run": True})["public"] == ""
+    assert len(apply(dry_run=True, public="")) == 8
+    assert not [path for path in root.rglob("*") if path.is_file() or path.is_symlink()]
+    assert not fake.enabled
+
+
+def test_other_keys_and_settings_stay(root: Path, fake: Fake) -> None:
+    keys = root / "root/.ssh/authorized_keys"
+    keys.parent.mkdir(parents=True)
+    keys.write_text('ssh-rsa AAAA admin@desk\ncommand="/usr/lib/xenhelper/peer-serve bob",restrict old x')
+    apply()
+    lines = keys.read_text().splitlines()
+    assert lines[0] == "ssh-rsa AAAA admin@desk" and len(lines) == 2 and KEY in lines[1]
+    conf = Path(paths.CONFIG)
+    conf.write_text(conf.read_text().replace("[replicate]", "[replicate]\nexclude_vms = test-*  # ours"))
+    assert apply() == []
+    assert "# ours" in conf.read_text()
+
+
+def test_a_third_host_joins_without_losing_the_second(root: Path, fake: Fake) -> None:
+    apply()
+    pairing = decide.pairing(facts("alice", 1), facts("carol", 3), Wishes(), {}, {"only1": "only3"}, 22)
+    half.handle(
+        {"op": "apply", "peer": "carol", "conf": pairing.changes_here(), "public": KEY, "host_keys": [KEY]}
+    )
+    found = config.load()
+    assert sorted(found.peers) == ["bob", "carol"]
+    assert found.volume_groups == ("vg0", "only1")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"public": 'x" ssh-ed25519'}, "no ed25519 key"),
+        ({"public": KEY + "\nssh-rsa AAAA evil"}, "no ed25519 key"),
+        ({"host_keys": ["bob\nevil key"]}, "host keys"),
+        ({"host_keys": []}, "ssh-keygen -A"),
+        ({"peer": "../bob"}, "host's name"),
+        ({"op": "sh"}, "unknown request"),
+    ],
+)
+def test_what_the_other_side_sends_is_checked(
+    root: Path, fake: Fake, more: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(XenhelperError, match=said):
+        apply(**more)
+
+
+def test_a_foreign_xl_is_not_touched(root: Path, fake: Fake) -> None:
+    shim = root / "usr/local/sbin/xl"
+    shim.parent.mkdir(parents=True)
+    shim.write_text("#!/bin/sh\n")
+    with pytest.raises(Refused, match="isn't xenhelper's"):
+        apply()
+    assert shim.read_text() == "#!/bin/sh\n"
+
+
+Answer = Callable[[str, str, int], None]
+
+
+@pytest.fixture
+def ssh(monkeypatch: pytest.MonkeyPatch) -> Answer:
+    """Sets what the next ssh prints and how it ends."""
+
+    def set_answer(stdout: str, stderr: str, status: int) -> None:
+        monkeypatch.setattr(remote, "run", lambda *_, **__: Result(status, stdout, stderr))
+
+    return set_answer
+
+
+def test_ssh_failures_say_what_to_type(ssh: Answer) -> None:
+    ssh("", "root@bob: Permission denied (publickey).\n", 255)
+    with pytest.raises(XenhelperError, match="Permission denied.*ssh-copy-id root@bob"):
+        remote.Remote("bob").handle({"op": "facts"})
+    ssh("", "bash: /usr/sbin/xenhelper: No such file", 127)
+    with pytest.raises(XenhelperError, match="bob has no xenhelper; there: apt install"):
+        remote.Remote("bob").handle({"op": "facts"})
+    ssh("Traceback", "boom", 1)
+    with pytest.raises(XenhelperError, match="setup there failed: boom"):
+        remote.Remote("bob").handle({"op": "facts"})
+    ssh("motd\n" + json.dumps({"error": "x is wrong", "do": "mend it", "exit": 3}), "", 0)
+    with pytest.raises(PeerFailed, match="x is wrong; mend it") as caught:
+        remote.Remote("bob").handle({"op": "facts"})
+    assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize("typed", ["-oProxyCommand=x", "user@bob", "a b", "", "root@", "bob;id"])
+def test_odd_peers_never_reach_ssh(typed: str) -> None:
+    with pytest.raises(UsageError):
+        remote.target(typed)
+
+
+@pytest.mark.parametrize("text", ["10.0.0.1", ",10.0.0.1", "10.0.0.1,"])
+def test_half_a_link_is_a_usage_error(text: str) -> None:
+    with pytest.raises(UsageError, match="LOCAL,REMOTE"):
+        command._link(text)

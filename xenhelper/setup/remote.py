@@ -1,0 +1,73 @@
+"""Reach the peer before there is a channel: over root's own ssh, as `xl migrate` does."""
+
+import json
+import os
+from typing import Any
+
+from xenhelper import __version__, names
+from xenhelper.errors import CommandFailed, UsageError, XenhelperError
+from xenhelper.peer import messages
+from xenhelper.run import run
+
+COMMAND = "/usr/sbin/xenhelper setup-half"
+
+
+def target(typed: str) -> tuple[str, int]:
+    """(ssh destination, its port) for what was typed: a name, an alias, root@name, an
+    address. Raises UsageError."""
+    user, at, name = typed.rpartition("@")
+    if not name or name.startswith("-") or not names.valid_host(name) or (at and user != "root"):
+        raise UsageError(f"{typed[:80]!r} is no host", "name the peer as ssh knows it")
+    port = 22
+    try:
+        for line in run(["ssh", "-G", "--", name], timeout=10).stdout.splitlines():
+            if line.startswith("port "):
+                port = int(line.split()[1])
+    except (CommandFailed, ValueError):
+        pass  # the connection itself will say what is wrong
+    return f"root@{name}", port
+
+
+class Remote:
+    """The peer's half of setup. One bounded ssh for each request."""
+
+    def __init__(self, typed: str) -> None:
+        self.typed = typed
+        self.destination, self.port = target(typed)
+
+    def handle(self, request: dict[str, Any], timeout: float = 60.0) -> dict[str, Any]:
+        """half.handle there. Raises XenhelperError, PeerFailed with the line from there."""
+        argv = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=10"]
+        argv += ["--", self.destination, COMMAND]
+        try:
+            data = json.dumps(request).encode()
+            result = run(argv, timeout=timeout, ok=None, stdin=data, env=_agent())
+        except CommandFailed as error:
+            raise XenhelperError(f"{self.typed} gave no answer within {timeout:g} s", "try again") from error
+        if result.status == 255:
+            raise XenhelperError(
+                f"no ssh to {self.destination}: {_last(result.stderr)}",
+                f"`xl migrate` needs it too: `ssh-copy-id {self.destination}`",
+            )
+        if result.status in (126, 127):
+            raise XenhelperError(
+                f"{self.typed} has no xenhelper",
+                f"there: apt install ./xenhelper_{__version__}_all.deb",
+            )
+        try:
+            answer = messages.decode(result.stdout.strip().rpartition("\n")[2].encode())
+        except XenhelperError:
+            raise XenhelperError(
+                f"{self.typed}: setup there failed: {_last(result.stderr or result.stdout)}"
+            ) from None
+        return messages.result(self.typed, answer)
+
+
+def _agent() -> dict[str, str]:
+    """The administrator's ssh agent may hold the key that gets in."""
+    return {key: os.environ[key] for key in ("SSH_AUTH_SOCK", "HOME") if key in os.environ}
+
+
+def _last(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1].strip() if lines else "no reason given"
