@@ -165,12 +165,7 @@ def _migrate(argv: "list[str]", window: Window, domid: int, ignored: "Iterable[s
     except XenstoreError as error:
         store = None  # the destination's `add` asks for the grant then
         log.event("note", f"{window.vm}: {error}", log.WARNING, vm=window.vm)
-    pid = os.fork()
-    if pid == 0:
-        for number in ignored:
-            signal.signal(number, signal.SIG_DFL)
-        xl = domains.real_xl()
-        os.execv(xl, ["xl", *argv])
+    pid = _start_xl(argv, ignored)
     signal.signal(signal.SIGTERM, lambda *_: os.kill(pid, signal.SIGTERM))
     granted = False
     try:
@@ -187,6 +182,20 @@ def _migrate(argv: "list[str]", window: Window, domid: int, ignored: "Iterable[s
     finally:
         if store is not None:
             store.close()
+
+
+def _start_xl(argv: "list[str]", ignored: "Iterable[signal.Signals]") -> int:
+    """The real xl as a child, with what it inherits (the VM's lock); its pid."""
+    xl = domains.real_xl()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            for number in ignored:
+                signal.signal(number, signal.SIG_DFL)
+            os.execv(xl, ["xl", *argv])
+        finally:
+            os._exit(127)  # an exec that failed must not go on as a second shim
+    return pid
 
 
 def _suspended(domid: int) -> bool:
