@@ -1,0 +1,196 @@
+"""The contract's JSON (design: ``xenhelper status --json``) from what was read. Pure."""
+
+from typing import Any
+
+from xenhelper import names
+from xenhelper.drbd import events
+from xenhelper.status.read import Domain, World
+
+Problem = dict[str, str | None]
+SYNCING = ("SyncSource", "SyncTarget", "PausedSyncS", "PausedSyncT")
+WARNING, ERROR, CRITICAL = "warning", "error", "critical"
+
+
+def status(world: World, only: list[str] | None = None) -> dict[str, Any]:
+    """The whole answer; ``only`` these VMs when given."""
+    vms = sorted({record.get("vm", "") for record in world.records.values()} - {""})
+    chosen = [vm for vm in vms if not only or vm in only]
+    problems: list[Problem] = []
+    shown = [_vm(world, vm, problems) for vm in chosen]
+    problems += [_problem(severity, None, what, do) for severity, what, do in world.notes]
+    for finding in world.writers_beneath:
+        if finding.vm in chosen:
+            do = finding.do(world.kernel.get(finding.resource))
+            problems.append(_problem(CRITICAL, finding.vm, finding.what(), do))
+    for peer, answer in sorted(world.peers.items()):
+        if answer is None:
+            problems.append(
+                _problem(
+                    WARNING,
+                    None,
+                    f"{peer} didn't answer over the management path: what runs there isn't known",
+                    f"check {peer}, then `systemctl status xenhelper-peer@{peer}`",
+                )
+            )
+    listed = [
+        _intent(world, intent, problems) for intent in world.intents if not only or intent.get("vm") in only
+    ]
+    return {"host": world.host, "vms": shown, "intents": listed, "problems": problems}
+
+
+def _problem(severity: str, vm: str | None, what: str, do: str) -> Problem:
+    return {"severity": severity, "vm": vm, "what": what, "do": do}
+
+
+def _window(world: World, vm: str) -> dict[str, str] | None:
+    return next((i for i in world.intents if i.get("kind") == "window" and i.get("vm") == vm), None)
+
+
+def _vm(world: World, vm: str, problems: list[Problem]) -> dict[str, Any]:
+    window = _window(world, vm)
+    records = sorted(
+        (r for r in world.records.values() if r.get("vm") == vm), key=lambda r: r.get("vdev", "")
+    )
+    where = _where(world, vm)
+    if len(where) > 1 and window is None:
+        problems.append(
+            _problem(
+                CRITICAL,
+                vm,
+                f"{vm} is on {' and '.join(sorted(where))} at once",
+                "`xl list` on both tells which",
+            )
+        )
+    running = next((host for host in where if where[host].name == vm), next(iter(where), None))
+    return {
+        "name": vm,
+        "uuid": where[running].uuid if running else None,
+        "runs_on": running,
+        "migrating_to": window.get("destination") if window else None,
+        "disks": [_disk(world, vm, record, window is not None, problems) for record in records],
+    }
+
+
+def _where(world: World, vm: str) -> dict[str, Domain]:
+    """Host -> the domain of this VM there; its final name before the two of a migration."""
+    found: dict[str, Domain] = {}
+    answers = [(world.host, world.domains or []), *((peer, said or []) for peer, said in world.peers.items())]
+    for name in (vm, vm + names.MIGRATED_AWAY, vm + names.INCOMING):
+        for host, domains in answers:
+            for domain in domains:
+                if domain.name == name:
+                    found.setdefault(host, domain)
+    return found
+
+
+def _disk(
+    world: World, vm: str, record: dict[str, str], migrating: bool, problems: list[Problem]
+) -> dict[str, Any]:
+    name = record.get("resource", "")
+    state, settings = world.kernel.get(name), world.settings.get(name)
+    disk: dict[str, Any] = {
+        "vdev": record.get("vdev", ""),
+        "resource": name,
+        "minor": _number(record.get("minor")),
+        "port": _number(record.get("port")),
+        "volume": record.get("volume", ""),
+        "size_bytes": _number(record.get("size_bytes")),
+        "peer": record.get("peer", ""),
+        "connection": state.connection if state else "Unconfigured",
+        "role": state.role if state else "Unknown",
+        "peer_role": state.peer_role if state else "Unknown",
+        "disk_state": state.disk if state else "Unconfigured",
+        "peer_disk_state": state.peer_disk if state else "DUnknown",
+        "protocol": settings.protocol if settings else record.get("protocol") or world.protocol,
+        "two_primaries": settings.two_primaries if settings else False,
+        "sync_percent": sync_percent(state) if state else None,
+        "out_of_sync_bytes": state.out_of_sync if state else None,
+    }
+    problems += _disk_problems(vm, disk, state, record.get("protocol") or world.protocol, migrating)
+    return disk
+
+
+def sync_percent(state: events.Resource) -> float:
+    """How much of the volume is the same on both, as far as this side knows; it says 100
+    only when nothing is left."""
+    if state.done_percent is not None:
+        return state.done_percent
+    if state.out_of_sync == 0:
+        return 100.0
+    same = 100.0 * (1 - state.out_of_sync / state.size) if state.size else 0.0
+    return round(max(0.0, min(99.99, same)), 2)
+
+
+def _disk_problems(
+    vm: str, disk: dict[str, Any], state: events.Resource | None, steady: str, migrating: bool
+) -> list[Problem]:
+    name, peer = disk["resource"], disk["peer"]
+    found: list[Problem] = []
+
+    def add(severity: str, what: str, do: str) -> None:
+        found.append(_problem(severity, vm, f"{vm} {disk['vdev']}: {what}", do))
+
+    if state is None:
+        add(
+            ERROR,
+            f"resource {name} isn't up on this host",
+            "`xenhelper resources-up`; it says why if it can't",
+        )
+        return found
+    if state.connection == "StandAlone":
+        add(
+            ERROR,
+            f"no replication: {name} is StandAlone",
+            f"`drbdadm connect {name}`; if it stays so, `dmesg | grep {name}` tells of a split brain",
+        )
+    elif not state.connected:
+        add(
+            WARNING, f"no replication: {peer} is {state.connection}", f"check {peer} and the replication link"
+        )
+    syncing = state.replication in SYNCING
+    if state.disk != events.UP_TO_DATE and not syncing:
+        add(
+            ERROR, f"the volume here is {state.disk}", f"start it on {peer}; `xenhelper reconcile` reconnects"
+        )
+    if state.connected and state.peer_disk != events.UP_TO_DATE and not syncing:
+        add(ERROR, f"the volume on {peer} is {state.peer_disk}", f"`xenhelper status` on {peer} says more")
+    if syncing:
+        source = "from here" if state.replication in ("SyncSource", "PausedSyncS") else f"from {peer}"
+        add(WARNING, f"syncs {source}, {disk['sync_percent']:.1f} % done", "nothing: it goes on by itself")
+    if migrating:
+        return found
+    if state.role == events.PRIMARY and state.peer_role == events.PRIMARY:
+        add(CRITICAL, "both hosts are Primary and no migration is under way", "`xenhelper reconcile` on both")
+    if disk["two_primaries"]:
+        add(ERROR, "two Primaries are allowed and no migration is under way", "`xenhelper reconcile`")
+    if disk["protocol"] != steady:
+        add(WARNING, f"protocol {disk['protocol']} instead of {steady}", "`xenhelper reconcile`")
+    return found
+
+
+def _intent(world: World, intent: dict[str, str], problems: list[Problem]) -> dict[str, Any]:
+    vm, kind = intent.get("vm", ""), intent.get("kind", "")
+    working = vm in world.working
+    if not working:
+        problems.append(
+            _problem(
+                WARNING,
+                vm,
+                f"{vm}: a change ({kind}) begun {intent.get('since', 'some time ago')} was interrupted",
+                "`xenhelper reconcile` finishes or undoes it; the timer does so too",
+            )
+        )
+    public = ("kind", "vm", "since", "source", "destination", "role", "state", "peer")
+    return {**{key: intent[key] for key in public if key in intent}, "working": working}
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdecimal() else None
+
+
+def exit_code(answer: dict[str, Any]) -> int:
+    """For ``--check``: 5 when something is broken, 4 when something is degraded, else 0."""
+    severities = {problem["severity"] for problem in answer["problems"]}
+    if severities & {ERROR, CRITICAL}:
+        return 5
+    return 4 if WARNING in severities else 0

@@ -1,0 +1,118 @@
+"""Everything that status shows, read once. Whatever can't be read becomes a note."""
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from xenhelper import beneath, intents, names, paths, statefile
+from xenhelper.drbd import events, show
+from xenhelper.errors import ConfigError, XenhelperError
+
+T = TypeVar("T")
+# seconds; a peer that is down must not hold up the one command that shows it is
+PEER_TIMEOUT = 3.0
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A domain, by the name that xl shows."""
+
+    name: str
+    uuid: str
+
+
+@dataclass
+class World:
+    """This host, and what its peers said (None: no answer)."""
+
+    host: str
+    protocol: str = "A"
+    records: dict[str, dict[str, str]] = field(default_factory=dict)
+    vms: dict[str, dict[str, str]] = field(default_factory=dict)
+    kernel: dict[str, events.Resource] = field(default_factory=dict)
+    settings: dict[str, show.Settings] = field(default_factory=dict)
+    domains: list[Domain] | None = None
+    peers: dict[str, list[Domain] | None] = field(default_factory=dict)
+    intents: list[dict[str, str]] = field(default_factory=list)
+    working: set[str] = field(default_factory=set)
+    writers_beneath: list[beneath.Finding] = field(default_factory=list)
+    notes: list[tuple[str, str, str]] = field(default_factory=list)
+
+
+def world() -> World:
+    """Look now; at most a few seconds whatever is down."""
+    found = World(os.uname().nodename)
+    found.records = _or(found, beneath.records, {})
+    found.vms = _or(found, _vms, {})
+    asked = [
+        _ask(found, peer) for peer in sorted({record.get("peer", "") for record in found.records.values()})
+    ]
+    found.intents = _or(found, intents.all_open, [])
+    found.working = {
+        intent["vm"] for intent in found.intents if "vm" in intent and intents.is_locked(intent["vm"])
+    }
+    if found.records:
+        found.kernel = _or(found, events.snapshot, {})
+        found.settings = _or(found, show.settings, {})
+        found.writers_beneath = _or(found, beneath.scan, [])
+    _configured(found)
+    found.domains = _or(found, _domains, None)
+    for thread in asked:
+        thread.join(PEER_TIMEOUT + 1)
+    return found
+
+
+def _or(found: World, read: Callable[[], T], default: T) -> T:
+    try:
+        return read()
+    except XenhelperError as error:
+        found.notes.append(("error", error.what, error.do))
+    except OSError as error:
+        found.notes.append(("error", str(error), ""))
+    return default
+
+
+def _configured(found: World) -> None:
+    from xenhelper import config
+
+    try:
+        found.protocol = config.load().protocol
+    except ConfigError as error:
+        found.notes.append(("error", error.what, error.do))
+
+
+def _vms() -> dict[str, dict[str, str]]:
+    read = {name: statefile.read(f"{paths.VMS}/{name}") for name in statefile.names(paths.VMS)}
+    return {name: record for name, record in read.items() if record is not None}
+
+
+def _domains() -> list[Domain]:
+    from xenhelper.xen import domains
+
+    return [Domain(domain.name, domain.uuid) for domain in domains.listing()]
+
+
+def _ask(found: World, peer: str) -> threading.Thread:
+    def body() -> None:
+        from xenhelper.peer import client
+
+        found.peers[peer] = None
+        if not names.valid_host(peer):
+            return
+        try:
+            answer = client.ask(peer, "status", {}, timeout=PEER_TIMEOUT)
+        except (XenhelperError, OSError):
+            return
+        listed = answer.get("domains")
+        if isinstance(listed, list):
+            found.peers[peer] = [
+                Domain(str(item.get("name")), str(item.get("uuid")))
+                for item in listed
+                if isinstance(item, dict)
+            ]
+
+    thread = threading.Thread(target=body, daemon=True)
+    thread.start()
+    return thread
