@@ -35,6 +35,42 @@ VERBS: dict[str, tuple[str, str, dict[str, object]]] = {
         {"vm": str, "memory_kib": int, "bridges": [str], "files": [str], "kind": str, "resources": [str]},
     ),
     "busy": ("xenhelper.reconcile", "serve_busy", {"vm": str}),
+    # create and forget (xenhelper.replicate, xenhelper.forget)
+    "replicate-look": (
+        "xenhelper.replicate_peer",
+        "serve_look",
+        {"vm": str, "groups": [str], "volumes": [str], "files": [str], "bridges": [str], "config": str},
+    ),
+    "replicate-lease": (
+        "xenhelper.replicate_peer",
+        "serve_lease",
+        {"vm": str, "minors": [int], "ports": [int], "wait": float},
+    ),
+    "replicate-unlease": ("xenhelper.replicate_peer", "serve_unlease", {"token": str}),
+    "replicate-survey": (
+        "xenhelper.replicate_peer",
+        "serve_survey",
+        {"vm": str, "minors": [int], "ports": [int]},
+    ),
+    "replicate-prepare": ("xenhelper.replicate_peer", "serve_prepare", {"plan": dict, "token": str}),
+    "replicate-undo": ("xenhelper.replicate_peer", "serve_undo", {"vm": str, "id": str}),
+    "replicate-state": ("xenhelper.replicate_peer", "serve_state", {"vm": str, "id": str}),
+    "replicate-commit": (
+        "xenhelper.replicate_peer",
+        "serve_commit",
+        {
+            "vm": str,
+            "id": str,
+            "config?": str,
+            "text?": str,
+            "expected?": str,
+            "agreed?": str,
+            "mode?": int,
+            "last_ran?": str,
+            "vdevs?": dict,
+        },
+    ),
+    "replicate-forget": ("xenhelper.forget", "serve", {"vm": str, "delete": bool, "dry": bool}),
     "runs": ("xenhelper.destination", "serve_runs", {"vm": str}),
 }
 

@@ -1,0 +1,267 @@
+"""The deciding half of Create: what is to become of a VM's disks, and whether it can be.
+
+Everything here reads (our configuration and records, LVM, the peer's own word) and decides;
+nothing is changed. xenhelper.replicate acts on the outcome.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from xenhelper import allocate, config, names, policy, provision, replicate_peer, vmfile, volumes
+from xenhelper.drbd import resfile
+from xenhelper.errors import Refused, XenhelperError
+from xenhelper.peer.client import ask
+from xenhelper.xen import vmconfig
+
+
+@dataclass(frozen=True)
+class Request:
+    """A VM's config as it stands. ``original`` is the file without our block; ``stored``:
+    the file is to be rewritten (not so when the command line says what the disks are)."""
+
+    path: str
+    text: str
+    original: str
+    parsed: vmconfig.Parsed
+    stored: bool
+    xl: str
+    overrides: tuple[str, ...] = ()
+    peer: str = ""
+
+    @property
+    def vm(self) -> str:
+        return self.parsed.name
+
+
+@dataclass(frozen=True)
+class Considered:
+    """What is to be done for a request, with the facts it was decided from.
+
+    ``keep``: resource by vdev of disks that have one; ``fresh``: those that get one now.
+    """
+
+    request: Request
+    settings: config.Config
+    decisions: tuple[policy.Decision, ...]
+    records: Mapping[str, Mapping[str, str]]
+    groups: Mapping[str, volumes.Group]
+    peer: str
+
+    @property
+    def replicated(self) -> tuple[policy.Decision, ...]:
+        return tuple(item for item in self.decisions if item.action == policy.REPLICATE)
+
+    @property
+    def keep(self) -> dict[str, str]:
+        return {item.vdev: item.resource for item in self.replicated if item.resource}
+
+    @property
+    def left_out(self) -> bool:
+        """Whether the VM is left out by name: its file isn't ours to touch at all."""
+        return policy.excluded(self.request.vm, rules(self.settings))
+
+    @property
+    def fresh(self) -> tuple[policy.Decision, ...]:
+        return tuple(item for item in self.replicated if not item.resource)
+
+
+@dataclass(frozen=True)
+class Look:
+    """The peer's own word on what matters for a VM (replicate_peer.serve_look)."""
+
+    groups: Mapping[str, Mapping[str, int]]
+    volumes: Mapping[str, Mapping[str, Any]]
+    missing: Sequence[str]
+    domains: Sequence[str]
+    resource_file: str
+    problem: str
+    file: vmfile.Sent
+    storable: bool
+
+
+def rules(settings: config.Config) -> policy.Rules:
+    """The part of the configuration that policy decides by."""
+    return policy.Rules(
+        settings.volume_groups, settings.exclude_volumes, settings.exclude_vms, settings.shared_volumes
+    )
+
+
+def consider(request: Request) -> Considered:
+    """Decide what becomes of each disk. Raises Refused, UsageError, XenhelperError."""
+    settings = config.load()
+    vm = request.vm
+    if policy.excluded(vm, rules(settings)):
+        left = [
+            policy.Decision(
+                str(disk.get("vdev", "")), str(disk.get("pdev_path", "")), policy.LEAVE, f"{vm} is left out"
+            )
+            for disk in request.parsed.disks
+        ]
+        return Considered(request, settings, tuple(left), {}, {}, "")
+    known, groups = volumes.facts()
+    records = provision.vm_records()
+    own = vm if names.valid_vm(vm) else ""
+    beneath = {}
+    for path, resource in allocate.beneath(settings.host).items():
+        volume = volumes.resolve(path, known)
+        if volume is not None and resource not in records:
+            beneath[volume.path] = resource
+    facts = policy.Facts(tuple(known), records, beneath)
+    decisions = policy.decide(vm, request.parsed.disks, rules(settings), facts)
+    for item in policy.refusals(decisions):
+        raise Refused(f"{vm}: disk {item.vdev}: {item.reason}", _advice(item, own))
+    peer = ""
+    if any(item.action == policy.REPLICATE for item in decisions):
+        names.check_vm(vm)
+        peer = _peer_of(vm, request.peer, settings, decisions, records)
+    return Considered(request, settings, tuple(decisions), records, groups, peer)
+
+
+def _advice(item: policy.Decision, vm: str) -> str:
+    if "beneath DRBD" in item.reason or "belongs to VM" in item.reason:
+        return "a second writer there would destroy data: give this VM a volume of its own"
+    if "no such active volume" in item.reason:
+        return "create it, or activate it with lvchange -ay"
+    return f"correct the disk in {vm or 'the VM'}'s config"
+
+
+def _peer_of(
+    vm: str,
+    wanted: str,
+    settings: config.Config,
+    decisions: Sequence[policy.Decision],
+    records: Mapping[str, Mapping[str, str]],
+) -> str:
+    """The one host that has, or gets, the other copy of all the VM's disks."""
+    have = {records[item.resource]["peer"] for item in decisions if item.resource}
+    if len(have) > 1:
+        raise XenhelperError(
+            f"{vm}: its disks are replicated with different hosts: {', '.join(sorted(have))}"
+        )
+    if have:
+        peer = have.pop()
+        if wanted and wanted != peer:
+            raise Refused(
+                f"{vm} is replicated with {peer}, not with {wanted}", f"xenhelper forget {vm} first"
+            )
+        return settings.peer(peer).name
+    return settings.peer(wanted).name if wanted else settings.peer_for(vm).name
+
+
+def look(found: Considered, timeout: float = 20.0) -> Look:
+    """Ask the peer what it has. Raises PeerUnreachable, PeerFailed."""
+    peer = found.settings.peer(found.peer)
+    pairs = [
+        (peer.volume_groups.get(item.volume.group, ""), item.volume.name)
+        for item in found.fresh
+        if item.volume
+    ]
+    answer: dict[str, Any] = ask(
+        found.peer,
+        "replicate-look",
+        {
+            "vm": found.request.vm,
+            "groups": sorted({group for group, _ in pairs if group}),
+            "volumes": [f"{group}/{name}{end}" for group, name in pairs for end in ("", volumes.META_SUFFIX)],
+            "files": list(found.request.parsed.files),
+            "bridges": list(found.request.parsed.bridges),
+            "config": found.request.path,
+        },
+        timeout=timeout,
+    )
+    return Look(
+        answer["groups"],
+        answer["volumes"],
+        answer["missing"],
+        answer["domains"],
+        answer["resource_file"],
+        answer["problem"],
+        vmfile.Sent(answer["sha256"], answer["text"], answer["agreed"]),
+        answer["storable"],
+    )
+
+
+def check(found: Considered, there: Look) -> None:
+    """Everything that can be refused before anything is made. Raises Refused (pure but
+    for looking at who holds a volume open)."""
+    vm, peer = found.request.vm, found.peer
+    if there.domains:
+        raise Refused(
+            f"{vm} runs on {peer} (as {there.domains[0]})", "shut it down there, or `xl migrate` it"
+        )
+    if not found.fresh:
+        return
+    if there.problem:
+        raise Refused(there.problem)
+    if there.resource_file == "foreign":
+        raise Refused(
+            f"{peer} has a file {resfile.path(vm)} that isn't xenhelper's",
+            "move it away there, or rename the VM",
+        )
+    text = resfile.read(vm)
+    if text is not None and not resfile.is_ours(text, vm):
+        raise Refused(f"{resfile.path(vm)} isn't xenhelper's", "move it away, or rename the VM")
+    need: dict[str, int] = {}
+    need_here: dict[str, int] = {}
+    for item in found.fresh:
+        assert item.volume is not None
+        group = _check_volume(found, there, item.volume)
+        extent = int(there.groups[group]["extent"])
+        need[group] = need.get(group, 0) + item.volume.size + volumes.meta_bytes(item.volume.size, extent)
+        here = item.volume.group
+        meta = volumes.meta_bytes(item.volume.size, found.groups[here].extent)
+        need_here[here] = need_here.get(here, 0) + meta
+    _check_room(peer, {name: int(there.groups[name]["free"]) for name in need}, need)
+    _check_room(found.settings.host, {name: found.groups[name].free for name in need_here}, need_here)
+
+
+def _check_volume(found: Considered, there: Look, volume: volumes.Volume) -> str:
+    """Whether ``volume`` can have its copy there; returns the group that takes it."""
+    vm, peer = found.request.vm, found.peer
+    if volume.open:
+        used = volumes.users(volume) or "held open by somebody"
+        raise Refused(
+            f"{volume.path} is in use on {found.settings.host}: {used}",
+            f"let it go before {vm} is replicated",
+        )
+    group = found.settings.peer(peer).volume_groups.get(volume.group, "")
+    if not group:
+        raise Refused(
+            f"volume group {volume.group} has no counterpart on {peer} in the configuration",
+            f"run `xenhelper setup {peer}`",
+        )
+    if group not in there.groups:
+        raise Refused(f"{peer} has no volume group {group}", f"make it there, or leave {volume.group} out")
+    for name in (f"{group}/{volume.name}", f"{group}/{volume.name}{volumes.META_SUFFIX}"):
+        if name in there.volumes:
+            raise Refused(
+                f"{peer} has a volume /dev/{name} already, which isn't this VM's copy",
+                "rename or remove it there (`lvrename`, `lvremove`) if nobody needs it",
+            )
+    if volume.size % int(there.groups[group]["extent"]):
+        raise Refused(
+            f"{volume.path} ({volume.size} bytes) is no whole number of {peer}'s {group} extents",
+            "grow it to one with lvextend",
+        )
+    return group
+
+
+def _check_room(host: str, free: Mapping[str, int], need: Mapping[str, int]) -> None:
+    for name, size in need.items():
+        if free[name] < size:
+            raise Refused(
+                f"volume group {name} on {host} has {_mib(free[name])} free, but {_mib(size)} are needed",
+                "enlarge it or remove volumes there",
+            )
+
+
+def _mib(size: int) -> str:
+    return f"{size / 1048576:.0f} MiB"
+
+
+def check_here(vm: str) -> None:
+    """Raises Refused when the VM runs on this host under any of its names."""
+    running = replicate_peer.domains_of(vm)
+    if running:
+        raise Refused(f"{vm} runs here already (as {running[0]})", "`xl list` shows it")

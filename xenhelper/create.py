@@ -1,0 +1,156 @@
+"""``xl create`` through the shim: the VM's disks are replicated before the real xl runs.
+
+A config that is as both hosts last agreed on it costs one file, its record and /proc/drbd.
+Anything else takes the long way through xenhelper.replicate, which is imported only then.
+"""
+
+import hashlib
+import os
+import sys
+
+from xenhelper import names, paths, statefile, xlargs
+from xenhelper.errors import Refused, XenhelperError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from xenhelper import consider
+
+_MARK = b"\n# >>> xenhelper: VM "
+_MAX = 100 * 1024
+
+
+def main(argv: "list[str]") -> "list[str]":
+    """What the real xl is to be run with, for ``argv`` (all that follows ``xl``).
+
+    Raises XenhelperError when the VM must not start; SystemExit with xl's own words and
+    status when xl can't read the config.
+    """
+    command = xlargs.parse(argv, permute="POSIXLY_CORRECT" not in os.environ)
+    if command is None:
+        return argv
+    path = command.config if command.config == "/dev/null" else os.path.realpath(command.config)
+    data = b""
+    if path != "/dev/null":
+        try:
+            with open(path, "rb") as file:
+                data = file.read(_MAX)
+        except OSError:
+            return argv  # xl says what is wrong with it
+    if not _known(path, data, command.overrides):
+        extra = _long_way(path, command)
+        if extra:
+            return [*argv, extra]
+    return argv
+
+
+def _known(path: str, data: bytes, overrides: "list[str]") -> bool:
+    """The quick check: nothing has changed since both hosts agreed, and all is up.
+
+    Raises Refused when a disk is in use by the peer: the VM runs there.
+    """
+    start = data.rfind(_MARK)
+    if start < 0 or any("disk" in text or "name" in text for text in overrides):
+        return False
+    vm = data[start + len(_MARK) :].split(None, 1)[0].decode("ascii", "replace").rstrip(",")
+    if not names.valid_vm(vm):
+        return False
+    record = statefile.read(f"{paths.VMS}/{vm}")
+    if record is None or record.get("config") != path or not record.get("resources"):
+        return False
+    if record.get("sha256") != hashlib.sha256(data).hexdigest():
+        return False
+    if os.path.exists(f"{paths.INTENTS}/replicate-{vm}"):
+        return False
+    return _up(vm, record)
+
+
+def _up(vm: str, record: "dict[str, str]") -> bool:
+    from xenhelper.drbd import proc
+
+    states = proc.read()[1]
+    for name in record["resources"].split(","):
+        resource = statefile.read(f"{paths.RESOURCES}/{name}")
+        if resource is None or not resource.get("minor", "").isdigit():
+            return False
+        state = states.get(int(resource["minor"]))
+        if state is None:
+            return False
+        if state.peer_role == "Primary":
+            raise Refused(
+                f"{vm} runs on {resource['peer']}: {name} is Primary there",
+                f"shut it down there, or `xl migrate` it from {resource['peer']}",
+            )
+    return True
+
+
+def _long_way(path: str, command: xlargs.Create) -> str:
+    """Replicate what policy wants; returns an argument to add for xl, or ''."""
+    if not os.path.exists(paths.CONFIG):
+        return ""  # not set up yet: xl as it always was
+    from xenhelper import replicate, rewrite
+    from xenhelper.errors import PeerUnreachable
+
+    try:
+        request = request_for(path, command.overrides)
+        outcome = replicate.run(request)
+    except PeerUnreachable as error:
+        raise PeerUnreachable(
+            f"{error.what}, so {os.path.basename(path)} can't be replicated now",
+            error.do or "bring it back, or leave the VM out by exclude_vms in the configuration",
+        ) from error
+    except XenhelperError as error:
+        show_details(error)
+        raise
+    if outcome.fresh and not command.quiet:
+        total = sum(disk.size for disk in outcome.fresh)
+        print(
+            f"xenhelper: {request.vm}: {', '.join(disk.vdev for disk in outcome.fresh)} "
+            f"replicated with {outcome.found.peer}; first sync of {total / 2**30:.1f} GiB in the background",
+            file=sys.stderr,
+        )
+    if not outcome.specs:
+        if rewrite.drop_block(outcome.found):
+            replicate.warn(f"{request.vm}: policy replicates none of its disks; took our block out of {path}")
+        return ""
+    if request.stored:
+        return ""
+    from xenhelper.xen import vmconfig
+
+    return vmconfig.override(outcome.specs)
+
+
+def request_for(path: str, overrides: "list[str]", peer: str = "") -> "consider.Request":
+    """Read the config and have xl parse what is ours to rewrite. Raises XenhelperError."""
+    from xenhelper import consider, vmfile
+    from xenhelper.xen import vmconfig
+    from xenhelper.xen.domains import real_xl
+
+    text = "" if path == "/dev/null" else vmfile.read(path)
+    if text is None:
+        raise XenhelperError(f"there is no {path}")
+    original, block = vmconfig.split(text)
+    if block is not None and not block.intact:
+        raise XenhelperError(
+            f"the block that xenhelper wrote at the end of {path} was edited by hand",
+            "make the change in the disk lines above it and delete the block; it is written anew",
+        )
+    xl = real_xl()
+    if block is None:
+        parsed = vmconfig.dry_run(xl, path, overrides)
+    else:
+        with vmconfig.Scratch(original) as shown:
+            parsed = vmconfig.dry_run(xl, shown, overrides)
+    stored = path != "/dev/null" and not vmconfig.touches_disks(overrides)
+    return consider.Request(path, text, original, parsed, stored, xl, tuple(overrides), peer)
+
+
+def show_details(error: XenhelperError) -> None:
+    """Print what belongs before the one line: a difference, or xl's own words."""
+    from xenhelper.vmfile import Conflict
+    from xenhelper.xen.vmconfig import DryRunFailed
+
+    if isinstance(error, Conflict):
+        print(error.diff, file=sys.stderr)
+    elif isinstance(error, DryRunFailed):
+        sys.stderr.write(error.stderr)
+        raise SystemExit(error.status if error.status > 0 else 1)

@@ -1,0 +1,92 @@
+"""/proc/drbd of DRBD 8.4: the module's version and each minor's state, without a fork."""
+
+import os
+import time
+
+from xenhelper import paths
+from xenhelper.errors import Refused
+from xenhelper.run import run
+
+# what the rules here were tested with; 9 has another state model (roles per resource,
+# fencing per connection, another metadata format)
+TESTED = "8.4"
+
+
+class State:
+    """One configured minor: connection, roles and disk states, as in /proc/drbd."""
+
+    __slots__ = ("connection", "disk", "peer_disk", "peer_role", "role")
+
+    def __init__(self, connection: str, roles: str, disks: str) -> None:
+        self.connection = connection
+        self.role, _, self.peer_role = roles.partition("/")
+        self.disk, _, self.peer_disk = disks.partition("/")
+
+    @property
+    def talks(self) -> bool:
+        """Whether both ends are connected, resync or not."""
+        return self.connection == "Connected" or self.connection.startswith(
+            ("Sync", "PausedSync", "Verify", "WFBitMap", "WFSync", "StartingSync", "Ahead", "Behind")
+        )
+
+
+def parse(text: str) -> "tuple[str, dict[int, State]]":
+    """(version, state by minor); a minor without anything configured is left out."""
+    version, states = "", {}
+    for line in text.splitlines():
+        words = line.split()
+        if words[:1] == ["version:"] and len(words) > 1:
+            version = words[1]
+        elif len(words) >= 4 and words[0].endswith(":") and words[0][:-1].isdigit():
+            keys = dict(word.split(":", 1) for word in words[1:4] if ":" in word)
+            if "ro" in keys and "ds" in keys:
+                states[int(words[0][:-1])] = State(keys.get("cs", "Unknown"), keys["ro"], keys["ds"])
+    return version, states
+
+
+def read() -> "tuple[str, dict[int, State]]":
+    """The same of this host now; version '' while the module isn't loaded."""
+    try:
+        with open(paths.ROOT + "/proc/drbd", encoding="ascii", errors="replace") as file:
+            return parse(file.read())
+    except OSError:
+        return "", {}
+
+
+def minors() -> "set[int]":
+    """Every minor that the kernel knows, configured or left over."""
+    found = set(read()[1])
+    try:
+        listed = os.listdir(paths.ROOT + "/sys/block")
+    except OSError:
+        listed = []
+    found.update(int(name[4:]) for name in listed if name.startswith("drbd") and name[4:].isdigit())
+    return found
+
+
+def require_module() -> str:
+    """Load the module if need be and return its version. Raises Refused when there is
+    none, or one of a major version that this was never tested with."""
+    version = read()[0]
+    host = os.uname().nodename
+    if not version:
+        run(["modprobe", "drbd"], timeout=20, ok=None)
+        version = read()[0]
+    if not version:
+        raise Refused(f"{host}: the kernel has no DRBD module", f"install one for {os.uname().release}")
+    if not version.startswith(TESTED + "."):
+        raise Refused(
+            f"{host}: DRBD {version} in the kernel isn't tested yet", f"use the kernel's own {TESTED}"
+        )
+    return version
+
+
+def wait_connected(wanted: "list[int]", seconds: float) -> "list[int]":
+    """Wait until all minors talk to their peer; returns those that don't by then."""
+    deadline = time.monotonic() + seconds
+    while True:
+        states = read()[1]
+        missing = [minor for minor in wanted if minor not in states or not states[minor].talks]
+        if not missing or time.monotonic() >= deadline:
+            return missing
+        time.sleep(0.1)

@@ -1,0 +1,118 @@
+"""What other resource files hold: names, minors, ports and volumes, from any text.
+
+Tolerant on purpose: a foreign file that doesn't parse still says most of what must not
+be used twice, and must not stop a VM. Follows drbd.conf(5) only as far as tokens and
+braces go; linear in the size of the files.
+"""
+
+import os
+import re
+
+from xenhelper import paths
+
+MAX_FILE = 4 * 1024 * 1024
+_TOKEN = re.compile(r'"((?:[^"\\\n]|\\.)*)"|#[^\n]*|([{};])|([^\s{};"#]+)')
+_NUMBERED = re.compile(r"/?(?:dev/)?drbd(\d+)$")
+_PORT = re.compile(r":\s*(\d{1,5})$")
+
+
+class Scan:
+    """What a set of files uses. ``volumes`` maps a path (as written, of this host) to the
+    resource that has it as its disk or metadata."""
+
+    __slots__ = ("minors", "names", "ports", "volumes")
+
+    def __init__(self) -> None:
+        self.names: "set[str]" = set()
+        self.minors: "set[int]" = set()
+        self.ports: "set[int]" = set()
+        self.volumes: "dict[str, str]" = {}
+
+
+def scan_text(text: str, host: str, into: "Scan | None" = None) -> "tuple[Scan, list[str]]":
+    """The scan of one file's text and the patterns of its ``include`` statements.
+
+    Paths that stand in an ``on OTHERHOST`` section aren't counted: they are its own.
+    """
+    found = into if into is not None else Scan()
+    includes: "list[str]" = []
+    where: "list[list[str]]" = []
+    statement: "list[str]" = []
+    for match in _TOKEN.finditer(text):
+        quoted, mark, word = match.groups()
+        if mark is None:
+            if quoted is not None or word is not None:
+                statement.append(quoted if quoted is not None else word)
+            continue
+        if mark == "{":
+            if statement[:1] == ["resource"] and len(statement) > 1:
+                where.clear()  # resources don't nest: what wasn't closed before is broken
+                found.names.add(statement[1])
+            where.append(statement)
+        elif mark == "}":
+            if where:
+                where.pop()
+        elif statement:
+            _statement(statement, where, host, found, includes)
+        statement = []
+    return found, includes
+
+
+def _statement(
+    words: "list[str]", where: "list[list[str]]", host: str, found: Scan, includes: "list[str]"
+) -> None:
+    key = words[0]
+    if key == "include" and len(words) > 1:
+        includes.append(words[1])
+    elif key == "device":
+        number = words[-1] if "minor" in words else ""
+        match = _NUMBERED.search(words[1]) if len(words) > 1 and not number else None
+        if number.isdigit():
+            found.minors.add(int(number))
+        elif match:
+            found.minors.add(int(match[1]))
+    elif key == "minor" and words[-1].isdigit():
+        found.minors.add(int(words[-1]))
+    elif key == "address" or (key in ("host", "inside", "outside") and len(words) > 2):
+        match = _PORT.search("".join(words))
+        if match:
+            found.ports.add(int(match[1]))
+    elif key in ("disk", "meta-disk", "flexible-meta-disk") and len(words) > 1 and words[1].startswith("/"):
+        hosts = [name for section in where if section[:1] == ["on"] for name in section[1:]]
+        owner = next(
+            (section[1] for section in where if section[:1] == ["resource"] and len(section) > 1), "?"
+        )
+        if not hosts or host in hosts:
+            found.volumes[words[1].split("[")[0]] = owner
+
+
+def scan_host(host: str, skip: str = "") -> Scan:
+    """All of /etc/drbd.d/*.res, drbd.conf and what these include, but for file ``skip``.
+
+    What can't be read counts as empty.
+    """
+    found = Scan()
+    seen: "set[str]" = {os.path.realpath(skip)} if skip else set()
+    try:
+        # DRBD itself reads only *.res there; a file put aside may come back
+        listed = [name for name in sorted(os.listdir(paths.DRBD_D)) if not name.startswith(".")]
+    except OSError:
+        listed = []
+    queue = [paths.DRBD_CONF, *(f"{paths.DRBD_D}/{name}" for name in listed)]
+    while queue:
+        name = os.path.realpath(queue.pop())
+        if name in seen:
+            continue
+        seen.add(name)
+        try:
+            with open(name, "rb") as file:
+                text = file.read(MAX_FILE).decode("utf-8", "replace")
+        except OSError:
+            continue
+        _, includes = scan_text(text, host, found)
+        if includes:
+            import glob
+
+            for pattern in includes:
+                queue += glob.glob(os.path.join(os.path.dirname(name), pattern))
+    return found

@@ -1,0 +1,184 @@
+"""Take a VM's replication away: its disks become plain volumes again.
+
+The peer's end goes first, then ours; each end has a ``forget`` intent of its own, and as
+the records go last, typing the command again goes on where it stopped. A resource is
+stopped before its file goes; data volumes stay, but for the peer's when that is asked
+for and our own data is certainly good.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from xenhelper import intents, log, names, paths, provision, statefile, vmfile, volumes
+from xenhelper.drbd import adm, proc, resfile, verbs
+from xenhelper.errors import Refused, XenhelperError
+from xenhelper.xen import vmconfig
+
+KIND = "forget"
+
+
+def run(vm: str, delete_peer_volumes: bool = False, dry: bool = False) -> list[str]:
+    """Forget ``vm`` on both hosts; returns what was (or would be) done, a line each.
+
+    Raises Refused while it runs on either host, or when the peer's copy is to be deleted
+    and ours isn't known to be good; PeerUnreachable.
+    """
+    from xenhelper.peer.client import ask
+
+    names.check_vm(vm)
+    records = provision.vm_records(vm)
+    if not records:
+        raise XenhelperError(f"{vm} isn't replicated on this host", "`xenhelper status` lists what is")
+    peer = next(iter(records.values()))["peer"]
+    request: dict[str, object] = {"vm": vm, "delete": delete_peer_volumes, "dry": True}
+    fd = intents.lock(vm)
+    try:
+        check(vm, records)
+        if delete_peer_volumes:
+            _require_good(records, peer)
+        lines = [f"{peer}: {line}" for line in _lines(ask(peer, "replicate-forget", request, timeout=30.0))]
+        if dry:
+            return lines + _describe(vm, records, delete_data=False)
+        ask(peer, "replicate-forget", {**request, "dry": False}, timeout=180.0)
+        here(vm, peer, delete_data=False)
+    finally:
+        os.close(fd)
+    return lines + _describe(vm, records, delete_data=False)
+
+
+def _lines(answer: Mapping[str, Any]) -> list[str]:
+    return [str(line) for line in answer.get("lines", ())]
+
+
+def serve(peer: str, args: dict[str, Any]) -> dict[str, Any]:
+    """The peer verb: the far end of :func:`run`."""
+    vm = names.check_vm(args["vm"])
+    records = provision.vm_records(vm)
+    if any(record.get("peer") != peer for record in records.values()):
+        raise Refused(f"{vm} on {os.uname().nodename} isn't replicated with {peer}")
+    fd = intents.lock(vm, wait=20.0)
+    try:
+        check(vm, records)
+        lines = _describe(vm, records, args["delete"])
+        if not args["dry"]:
+            here(vm, peer, args["delete"])
+        return {"lines": lines}
+    finally:
+        os.close(fd)
+
+
+def check(vm: str, records: Mapping[str, Mapping[str, str]]) -> None:
+    """Raises Refused while the VM, or anything else, uses its resources on this host."""
+    from xenhelper.replicate_peer import domains_of
+
+    host = os.uname().nodename
+    for kind in ("window", "takeover", provision.KIND):
+        if intents.read(kind, vm) is not None:
+            raise Refused(f"{vm}: a {kind} is still open on {host}", "`xenhelper reconcile` first")
+    running = domains_of(vm)
+    if running:
+        raise Refused(f"{vm} runs on {host} (as {running[0]})", f"`xl shutdown -w {vm}` first")
+    states = proc.read()[1]
+    for name, record in records.items():
+        state = states.get(int(record["minor"]))
+        if state is not None and state.role == "Primary":
+            used = verbs.holder(int(record["minor"]))
+            raise Refused(f"{name} is Primary on {host}: held by {used}", "let it go first")
+
+
+def _require_good(records: Mapping[str, Mapping[str, str]], peer: str) -> None:
+    """Our copy may become the only one: it must be complete, with nothing under way."""
+    states = proc.read()[1]
+    for name, record in records.items():
+        state = states.get(int(record["minor"]))
+        if (
+            state is None
+            or state.connection != "Connected"
+            or (state.disk, state.peer_disk) != ("UpToDate",) * 2
+        ):
+            shown = f"{state.connection}, {state.disk}/{state.peer_disk}" if state else "not up"
+            raise Refused(
+                f"{name} isn't in sync on both hosts ({shown}): {peer}'s copy may be the better one",
+                "let it sync first, or forget without --delete-peer-volumes",
+            )
+    for name in records:
+        verbs.wait_until(name, 15.0, "drained")
+
+
+def _describe(vm: str, records: Mapping[str, Mapping[str, str]], delete_data: bool) -> list[str]:
+    lines = []
+    for name, record in records.items():
+        lines.append(f"stop resource {name}, remove {record['meta']}")
+        lines.append(f"{'REMOVE' if delete_data else 'keep'} {record['volume']}")
+    config = vmfile.record(vm).get("config", "")
+    if config:
+        lines.append(f"{config} as it was before")
+    return lines
+
+
+def here(vm: str, peer: str, delete_data: bool) -> None:
+    """This host's part. Precondition: the VM's lock is held and check() passed."""
+    records = provision.vm_records(vm)
+    if not records and intents.read(KIND, vm) is None:
+        return
+    intents.write(KIND, vm, peer=peer, delete="yes" if delete_data else "no")
+    for name, record in records.items():
+        adm.down(name)
+        adm.drop_registration(int(record["minor"]))
+    text = resfile.read(vm)
+    if text is not None and resfile.is_ours(text, vm):
+        statefile.remove(resfile.path(vm))
+    adm.forget_conf(vm)
+    _volumes(vm, records, delete_data)
+    _restore(vm)
+    for name in records:
+        statefile.remove(f"{paths.RESOURCES}/{name}")
+    statefile.remove(f"{paths.VMS}/{vm}")
+    statefile.remove(vmfile.original_path(vm))
+    intents.remove(KIND, vm)
+    log.event("note", f"{vm} isn't replicated with {peer} any more", log.NOTICE, vm=vm, peer=peer)
+
+
+def _volumes(vm: str, records: Mapping[str, Mapping[str, str]], delete_data: bool) -> None:
+    known = {volume.path: volume for volume in volumes.volumes()}
+    for name, record in records.items():
+        proof = (f"xenhelper.vm={vm}", f"xenhelper.resource={name}")
+        meta, data = known.get(record["meta"]), known.get(record["volume"])
+        if meta is not None:
+            volumes.remove(meta, *proof)
+        if data is not None and delete_data:
+            volumes.remove(data, *proof)
+        elif data is not None:
+            volumes.change_tags(data.path, drop=[tag for tag in data.tags if tag.startswith("xenhelper.")])
+
+
+def _restore(vm: str) -> None:
+    """Take our block out of the VM's config, keeping what was changed around it since."""
+    config = vmfile.record(vm).get("config", "")
+    text = vmfile.read(config) if config.startswith("/") and config != "/dev/null" else None
+    if text is None:
+        return
+    try:
+        original, block = vmconfig.split(text)
+    except XenhelperError:
+        kept = vmfile.read_original(vm)
+        if kept is None:
+            raise
+        original, block = kept, vmconfig.Block(vm, False)
+    if block is not None and block.vm == vm:
+        vmfile.store(config, original)
+
+
+def recover(vm: str) -> str:
+    """For the reconciler: go on with a forget that was interrupted on this host."""
+    intent = intents.read(KIND, vm)
+    if intent is None:
+        return ""
+    fd = intents.lock(vm, wait=0.0)
+    try:
+        check(vm, provision.vm_records(vm))
+        here(vm, intent.get("peer", ""), intent.get("delete") == "yes")
+    finally:
+        os.close(fd)
+    return "forgotten"

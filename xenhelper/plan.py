@@ -1,0 +1,149 @@
+"""What a replication sets up: one frozen value that both hosts work from.
+
+The source (where the data is) makes it, keeps it in its intent and sends it to the
+target; each renders the resource file and its records from it. Seen from one end
+(:meth:`Plan.seen_from`), ``here`` is that host.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from xenhelper import names, volumes
+from xenhelper.drbd import resfile
+from xenhelper.errors import XenhelperError
+
+
+@dataclass(frozen=True)
+class Disk:
+    """One disk. ``fresh``: this plan creates it; otherwise it exists and is only listed."""
+
+    vdev: str
+    resource: str
+    minor: int
+    port: int
+    size: int
+    group: str
+    peer_group: str
+    name: str
+    secret: str
+    fresh: bool = True
+
+    @property
+    def meta_name(self) -> str:
+        return self.name + volumes.META_SUFFIX
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All replicated disks of one VM and the two hosts. ``address``: replication address
+    of ``host``, likewise ``peer_address``. ``host`` is the source until seen_from()."""
+
+    id: str
+    vm: str
+    host: str
+    address: str
+    peer: str
+    peer_address: str
+    protocol: str
+    disks: tuple[Disk, ...]
+
+    @property
+    def fresh(self) -> tuple[Disk, ...]:
+        return tuple(disk for disk in self.disks if disk.fresh)
+
+    def seen_from(self, host: str) -> "Plan":
+        """The same plan with ``host`` (one of the two) as the local end."""
+        if host == self.host:
+            return self
+        if host != self.peer:
+            raise XenhelperError(f"the plan for {self.vm} is for {self.host} and {self.peer}, not for {host}")
+        turned = tuple(replace(disk, group=disk.peer_group, peer_group=disk.group) for disk in self.disks)
+        return replace(
+            self,
+            host=self.peer,
+            address=self.peer_address,
+            peer=self.host,
+            peer_address=self.address,
+            disks=turned,
+        )
+
+    def resource_file(self) -> str:
+        """The text of /etc/drbd.d/VM.res, the same from either end."""
+        return resfile.render(self.vm, [self._entry(disk) for disk in self.disks])
+
+    def resource_file_before(self) -> str | None:
+        """The text without what this plan creates; None when nothing is left then."""
+        kept = [self._entry(disk) for disk in self.disks if not disk.fresh]
+        return resfile.render(self.vm, kept) if kept else None
+
+    def _entry(self, disk: Disk) -> resfile.Entry:
+        ends = (
+            resfile.End(self.host, self.address, *_paths(disk.group, disk)),
+            resfile.End(self.peer, self.peer_address, *_paths(disk.peer_group, disk)),
+        )
+        return resfile.Entry(disk.resource, disk.minor, disk.port, disk.secret, ends, self.protocol)
+
+    def record(self, disk: Disk, created: str) -> dict[str, str]:
+        """The resource record of ``disk`` on the local end (paths.RESOURCES)."""
+        volume, meta = _paths(disk.group, disk)
+        return {
+            "resource": disk.resource,
+            "vm": self.vm,
+            "vdev": disk.vdev,
+            "minor": str(disk.minor),
+            "port": str(disk.port),
+            "volume": volume,
+            "meta": meta,
+            "host": self.host,
+            "peer": self.peer,
+            "address": resfile.endpoint(self.address, disk.port),
+            "peer_address": resfile.endpoint(self.peer_address, disk.port),
+            "peer_volume": _paths(disk.peer_group, disk)[0],
+            "size_bytes": str(disk.size),
+            "protocol": self.protocol,
+            "created": created,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """For an intent or a request. Both hold the secrets: 0600 and ssh."""
+        found = asdict(self)
+        found["resources"] = found.pop("disks")
+        return found
+
+
+def _paths(group: str, disk: Disk) -> tuple[str, str]:
+    return f"/dev/{group}/{disk.name}", f"/dev/{group}/{disk.meta_name}"
+
+
+def from_json(data: Mapping[str, Any] | str) -> Plan:
+    """The plan that :meth:`Plan.to_json` gave, every value checked (it may come from the
+    peer). Raises XenhelperError."""
+    try:
+        tree = json.loads(data) if isinstance(data, str) else dict(data)
+        disks = tuple(Disk(**disk) for disk in tree.pop("resources"))
+        plan = Plan(disks=disks, **tree)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise XenhelperError(f"a replication plan can't be read ({error})") from error
+    _check(plan)
+    return plan
+
+
+def _check(plan: Plan) -> None:
+    names.check_vm(plan.vm)
+    sane = plan.id.isalnum() and names.valid_host(plan.host) and names.valid_host(plan.peer)
+    sane = sane and plan.protocol in ("A", "B", "C") and plan.host != plan.peer and 0 < len(plan.disks) <= 64
+    for address in (plan.address, plan.peer_address):
+        resfile.family(address)
+    for disk in plan.disks:
+        names.check_resource(disk.resource)
+        sane = sane and all(
+            volumes.valid_name(name) for name in (disk.group, disk.peer_group, disk.meta_name)
+        )
+        sane = sane and names.valid_vdev(disk.vdev) and type(disk.fresh) is bool
+        numbers = (disk.minor, disk.port, disk.size)
+        sane = sane and all(type(number) is int and number >= 0 for number in numbers)
+        sane = sane and disk.minor < 1 << 20 and 0 < disk.port < 65536 and 0 < disk.size < 1 << 60
+    if not sane or len({disk.resource for disk in plan.disks}) != len(plan.disks):
+        raise XenhelperError(f"the replication plan for {plan.vm} has values out of range")

@@ -1,0 +1,302 @@
+"""The acting half of Create: what xenhelper.consider found becomes true on both hosts.
+
+All or nothing: until the intents say ``committed`` any failure undoes what this run made,
+on both hosts; after it, the next run (or the reconciler) finishes. The peer's steps are in
+replicate_peer, those of one host, which both ends share, in provision.
+"""
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from xenhelper import (
+    allocate,
+    consider,
+    intents,
+    lease,
+    log,
+    numbers,
+    paths,
+    provision,
+    replicate_peer,
+    rewrite,
+    vmfile,
+    volumes,
+)
+from xenhelper.consider import Considered, Look, Request
+from xenhelper.drbd import resfile
+from xenhelper.errors import PeerUnreachable, Refused, XenhelperError
+from xenhelper.peer.client import ask
+from xenhelper.plan import Disk, Plan
+from xenhelper.xen import vmconfig
+
+# seconds: first connection of new resources; the peer's whole part; its leaving us alone
+CONNECT = 30.0
+PREPARE = 240.0
+_SHORT = 6.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to. ``specs``: xl's disk list with the resources in it; ``fresh``:
+    what was set up now."""
+
+    found: Considered
+    specs: tuple[str, ...]
+    fresh: tuple[Disk, ...] = ()
+
+
+class Background:
+    """A call in a thread; :meth:`get` waits for it and returns or raises what it did."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self._result: Any = None
+        self._error: BaseException | None = None
+
+        def body() -> None:
+            try:
+                self._result = work()
+            except BaseException as error:
+                self._error = error
+
+        self._thread = threading.Thread(target=body, daemon=True)
+        self._thread.start()
+
+    def get(self) -> Any:
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def wait(self) -> None:
+        """Until it has ended, well or not."""
+        self._thread.join()
+
+
+def warn(text: str) -> None:
+    """One line for whoever typed the command, and the journal."""
+    print(f"xenhelper: {text}", file=sys.stderr)
+    log.event("note", text, log.WARNING)
+
+
+def run(request: Request) -> Outcome:
+    """Replicate what policy wants of the VM; running it again does only what is missing.
+
+    Raises XenhelperError: then both hosts are as they were, or an open intent tells the
+    next run how far this one came.
+    """
+    found = consider.consider(request)
+    if not found.replicated:
+        return Outcome(found, ())
+    fd = intents.lock(request.vm)
+    try:
+        if intents.read("forget", request.vm) is not None:
+            raise Refused(f"{request.vm} is half forgotten", f"finish it: `xenhelper forget {request.vm}`")
+        if replicate_peer.recover(request.vm, held=True) or _stale(found):
+            found = consider.consider(request)
+        consider.check_here(request.vm)
+        outcome = _first(found) if found.fresh else _again(found)
+        provision.resources_up(request.vm)
+        return outcome
+    finally:
+        os.close(fd)
+
+
+def _stale(found: Considered) -> bool:
+    """Whether another run changed the VM's records before we had its lock."""
+    before = {name for name, record in found.records.items() if record.get("vm") == found.request.vm}
+    return before != set(provision.vm_records(found.request.vm))
+
+
+def _first(found: Considered) -> Outcome:
+    """Some disks get their resource now."""
+    request = found.request
+    there = consider.look(found)
+    consider.check(found, there)
+    _mention_missing(found, there)
+    if request.stored:
+        agreed = vmfile.record(request.vm).get("sha256", "")
+        # a conflict shows before anything is made
+        vmfile.must_send(request.path, there.file, request.text, request.text, agreed, found.peer)
+    plan, text, specs = _set_up(found)
+    resources = {disk.vdev: disk.resource for disk in plan.fresh} | found.keep
+    _commit(found, there, plan, text, resources)
+    return Outcome(found, tuple(specs), plan.fresh)
+
+
+def _set_up(found: Considered) -> tuple[Plan, str, list[str]]:
+    """Numbers, intents, volumes, resources, first sync begun; undone if anything fails."""
+    ours, theirs = numbers.leases(found)
+    try:
+        if intents.read(provision.KIND, found.request.vm) is not None:
+            raise Refused(f"{found.request.vm} is being set up from {found.peer} at this moment", "try again")
+        slots = numbers.slots_for(found, numbers.survey_of(theirs))
+        plan = make_plan(found, slots)
+        resources = {slot.vdev: slot.resource for slot in slots} | found.keep
+        text, specs = rewrite.rewritten(found, resources)
+        provision.reserve(plan, provision.SOURCE, ours)
+    except BaseException:
+        lease.give_back(ours)
+        numbers.unlease(found.peer, theirs)
+        raise
+    request = {"plan": plan.to_json(), "token": theirs["token"]}
+    preparing = Background(lambda: ask(found.peer, "replicate-prepare", request, timeout=PREPARE))
+    proving = Background(lambda: rewrite.prove(found, text, specs, resources))
+    try:
+        warnings = provision.build(plan, provision.SOURCE)
+        provision.tag_data(plan)
+        proving.get()
+        for line in [*warnings, *preparing.get().get("warnings", ())]:
+            warn(str(line))
+        provision.promote_once(plan, CONNECT)
+        if found.request.stored and vmfile.read(found.request.path) != found.request.text:
+            raise Refused(f"{found.request.path} was changed this very moment", "try again")
+    except BaseException:
+        proving.wait()
+        preparing.wait()
+        _undo_both(plan, theirs)
+        raise
+    return plan, text, specs
+
+
+def _undo_both(plan: Plan, theirs: Mapping[str, Any]) -> None:
+    """Best effort on each host; what can't be undone now keeps its intent."""
+    try:
+        if not ask(plan.peer, "replicate-undo", {"vm": plan.vm, "id": plan.id}, timeout=90.0).get("undone"):
+            numbers.unlease(plan.peer, theirs)
+    except XenhelperError as error:
+        warn(
+            f"{plan.vm}: what was begun on {plan.peer} isn't undone yet ({error}); its next reconcile does it"
+        )
+    try:
+        provision.undo(plan.vm, plan.id)
+    except XenhelperError as error:
+        warn(f"{plan.vm}: what was begun here isn't undone yet ({error}); `xenhelper reconcile` tries again")
+
+
+def _commit(found: Considered, there: Look, plan: Plan, text: str, resources: Mapping[str, str]) -> None:
+    """From here on it is finished, whatever happens: records, config on both, intents gone."""
+    request = found.request
+    provision.commit_intent(plan, provision.SOURCE)
+    provision.write_records(plan)
+    message: dict[str, object] = {"vm": plan.vm, "id": plan.id}
+    _with_config(found, there, text, message)
+    if request.stored:
+        vmfile.rewrite(request.path, text, request.vm)
+    _rename(found, resources, message)
+    ask(plan.peer, "replicate-commit", message, timeout=40.0)
+    _write_vm_record(found, text)
+    provision.done(plan)
+
+
+def _again(found: Considered) -> Outcome:
+    """Every disk has its resource: only the config may have to follow."""
+    request = found.request
+    text, specs = rewrite.rewritten(found, found.keep)
+    outcome = Outcome(found, tuple(specs))
+    record = vmfile.record(request.vm)
+    if not request.stored:
+        rewrite.prove(found, text, specs, found.keep)
+        return outcome
+    same = text == request.text and vmconfig.checksum(text) == record.get("sha256")
+    if same and record.get("config") == request.path:
+        return outcome
+    asking = Background(lambda: consider.look(found, _SHORT))
+    if text != request.text:
+        rewrite.prove(found, text, specs, found.keep)
+    message: dict[str, object] = {"vm": request.vm, "id": ""}
+    try:
+        there = asking.get()
+        consider.check(found, there)
+        _mention_missing(found, there)
+        _with_config(found, there, text, message)
+    except PeerUnreachable as error:
+        # a VM whose peer is away goes on living here; the next create sends the change
+        warn(f"{request.vm}: its config reaches {found.peer} at a later create: {error}")
+        if text != request.text:
+            vmfile.rewrite(request.path, text, request.vm)
+        return outcome
+    if text != request.text:
+        vmfile.rewrite(request.path, text, request.vm)
+    _rename(found, found.keep, message)
+    ask(found.peer, "replicate-commit", message, timeout=40.0)
+    _write_vm_record(found, text)
+    return outcome
+
+
+def _with_config(found: Considered, there: Look, text: str, message: dict[str, object]) -> None:
+    """Add to a commit what the peer needs to have the same config. Raises Conflict."""
+    request = found.request
+    old = vmfile.record(request.vm)
+    message["last_ran"] = found.settings.host
+    if not request.stored:
+        if not old:
+            message.update(config=request.path, agreed="")
+        return
+    message.update(config=request.path, agreed=vmconfig.checksum(text))
+    if not there.storable:
+        warn(f"{request.path} isn't copied to {found.peer}: keep it in /etc/xen")
+        return
+    if vmfile.must_send(request.path, there.file, request.text, text, old.get("sha256", ""), found.peer):
+        mode = os.stat(paths.ROOT + request.path).st_mode & 0o777
+        message.update(text=text, expected=there.file.sha256, mode=mode)
+
+
+def _write_vm_record(found: Considered, text: str) -> None:
+    request, host = found.request, found.settings.host
+    names = list(provision.vm_records(request.vm))
+    if request.stored:
+        vmfile.write_record(request.vm, request.path, vmconfig.checksum(text), found.peer, names, host)
+    elif not vmfile.record(request.vm):
+        vmfile.write_record(request.vm, request.path, "", found.peer, names, host)
+
+
+def _rename(found: Considered, resources: Mapping[str, str], message: dict[str, object]) -> None:
+    """Note new vdevs of old resources here, and have the peer note them."""
+    moved = {}
+    for vdev, name in resources.items():
+        record = found.records.get(name)
+        if record is not None and record.get("vdev") != vdev:
+            provision.rename_vdev(name, found.request.vm, vdev)
+            moved[name] = vdev
+    if moved:
+        message["vdevs"] = moved
+
+
+def _mention_missing(found: Considered, there: Look) -> None:
+    if there.missing:
+        warn(f"{found.request.vm} couldn't run on {found.peer}, which lacks {', '.join(there.missing)}")
+
+
+def make_plan(found: Considered, slots: Sequence[allocate.Slot]) -> Plan:
+    """The plan for all of the VM's resources: those it has, and the fresh ones on ``slots``."""
+    request, settings = found.request, found.settings
+    peer = settings.peer(found.peer)
+    secrets = resfile.secrets(resfile.read(request.vm) or "")
+    disks = [
+        _existing(record, secrets) for record in found.records.values() if record.get("vm") == request.vm
+    ]
+    by_vdev = {slot.vdev: slot for slot in slots}
+    for item in found.fresh:
+        assert item.volume is not None
+        slot, volume = by_vdev[item.vdev], item.volume
+        groups = volume.group, peer.volume_groups[volume.group]
+        numbers = slot.minor, slot.port, volume.size
+        disks.append(Disk(slot.vdev, slot.resource, *numbers, *groups, volume.name, resfile.new_secret()))
+    ends = settings.host, peer.local_replication, found.peer, peer.replication
+    return Plan(os.urandom(8).hex(), request.vm, *ends, settings.protocol, tuple(disks))
+
+
+def _existing(record: Mapping[str, str], secrets: Mapping[str, str]) -> Disk:
+    here, there = volumes.split_path(record["volume"]), volumes.split_path(record["peer_volume"])
+    name = record["resource"]
+    if here is None or there is None or name not in secrets:
+        raise XenhelperError(
+            f"{name}: its record and its resource file don't fit together",
+            "restore /etc/drbd.d from the other host",
+        )
+    numbers = int(record["minor"]), int(record["port"]), int(record["size_bytes"])
+    return Disk(record["vdev"], name, *numbers, here[0], there[0], here[1], secrets[name], fresh=False)
