@@ -6,7 +6,6 @@ stands still while it is suspended, and two hosts' clocks don't agree.
 
 from __future__ import annotations
 
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -60,9 +59,7 @@ def parse(text: str) -> list[Sample]:
 def _lasting(samples: Sequence[Sample], holds: Iterable[bool]) -> float:
     flags = list(holds)
     return sum(
-        after.up - before.up
-        for before, after, flag in zip(samples, samples[1:], flags, strict=False)
-        if flag
+        after.up - before.up for before, after, flag in zip(samples, samples[1:], flags, strict=False) if flag
     )
 
 
@@ -132,6 +129,4 @@ class Sampler:
     def results(self) -> dict[int, Migration]:
         """Figures by minor."""
         samples = parse(self.text())
-        return {
-            minor: summarise([s for s in samples if s.minor == minor]) for minor in self.minors
-        }
+        return {minor: summarise([s for s in samples if s.minor == minor]) for minor in self.minors}
