@@ -32,7 +32,7 @@ def main(argv: "list[str]") -> "list[str]":
     data = b""
     if path != "/dev/null":
         try:
-            with open(path, "rb") as file:
+            with open(paths.ROOT + path, "rb") as file:
                 data = file.read(_MAX)
         except OSError:
             return argv  # xl says what is wrong with it
@@ -80,7 +80,19 @@ def _up(vm: str, record: "dict[str, str]") -> bool:
                 f"{vm} runs on {resource['peer']}: {name} is Primary there",
                 f"shut it down there, or `xl migrate` it from {resource['peer']}",
             )
+        if state.role == "Primary":
+            _refuse_running(vm)
     return True
+
+
+def _refuse_running(vm: str) -> None:
+    """A disk is in use here: in one clear line instead of libxl's eight, if it is by the VM."""
+    from xenhelper.xen import domains, xenstore
+
+    with xenstore.Xenstore() as store:
+        for name in (vm, vm + names.INCOMING, vm + names.MIGRATED_AWAY):
+            if domains.by_name(store, name) is not None:
+                raise Refused(f"{vm} runs here already (as {name})", "`xl list` shows it")
 
 
 def _long_way(path: str, command: xlargs.Create) -> str:
@@ -136,7 +148,8 @@ def request_for(path: str, overrides: "list[str]", peer: str = "") -> "consider.
         )
     xl = real_xl()
     if block is None:
-        parsed = vmconfig.dry_run(xl, path, overrides)
+        shown = path if path == "/dev/null" else paths.ROOT + path
+        parsed = vmconfig.dry_run(xl, shown, overrides)
     else:
         with vmconfig.Scratch(original) as shown:
             parsed = vmconfig.dry_run(xl, shown, overrides)

@@ -123,7 +123,7 @@ def _left_by_nature(disk: Mapping[str, Any], script: str, path: str) -> str:
         return "has no medium"
     if script:
         return f"has its own script {script}"
-    if disk.get("backend_domname"):
+    if str(disk.get("backend_domname") or "dom0") not in ("dom0", "Domain-0", "0"):
         return f"is served by domain {disk['backend_domname']}"
     if backend not in ("unknown", "phy"):
         return f"has backend {backend}"

@@ -1,0 +1,233 @@
+"""Two hosts, alice and bob, as folders with fake tools; each command is a process of its own.
+
+``python hosts.py HOST create ARG…`` does what the shim does up to the real xl, ``recover
+VM`` what the reconciler does, ``verb NAME JSON`` what the peer's server does.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+TOOLS = (
+    "xl",
+    "lvs",
+    "vgs",
+    "lvcreate",
+    "lvremove",
+    "lvchange",
+    "drbdadm",
+    "drbdmeta",
+    "drbdsetup",
+    "modprobe",
+)
+GIB = 1 << 30
+CONFIG = """\
+host = {host}
+management = 192.168.1.{own}
+replication = 10.99.0.{own}
+[replicate]
+volume_groups = vg0,
+exclude_volumes = vg0/scratch*,
+exclude_vms = test-*,
+[allocation]
+[peers]
+[[{peer}]]
+management = 192.168.1.{other}
+replication = 10.99.0.{other}
+local_replication = 10.99.0.{own}
+[[[volume_groups]]]
+vg0 = vg0
+"""
+
+
+class World:
+    """Both hosts under ``folder``; see tools.py for what is where."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        bin_ = folder / "bin"
+        bin_.mkdir(parents=True)
+        program = f"#!{sys.executable} -IS\n" + (HERE / "tools.py").read_text()
+        (bin_ / "tools").write_text(program)
+        (bin_ / "tools").chmod(0o755)
+        for name in TOOLS:
+            (bin_ / name).symlink_to("tools")
+        for host in ("alice", "bob"):
+            root = folder / host
+            for sub in ("etc/xen", "etc/drbd.d", "etc/xenhelper", "boot", "sys/class/net/xenbr0", "proc/net"):
+                (root / sub).mkdir(parents=True)
+            (root / "boot/vmlinuz").touch()
+            (root / "proc/drbd").write_text("version: 8.4.11 (api:1/proto:86-101)\n")
+            (root / "etc/drbd.d/global_common.conf").write_text("global { usage-count no; }\n")
+            self.lvm(host, {"vg0": 16 * GIB, "vg1": 4 * GIB}, {})
+
+    def lvm(self, host: str, groups: dict[str, int], volumes: dict[str, int]) -> None:
+        state = {name: {"size": size, "tags": []} for name, size in volumes.items()}
+        (self.folder / f"{host}.lvm.json").write_text(json.dumps({"groups": groups, "volumes": state}))
+        for name, size in volumes.items():
+            path = self.folder / host / "dev" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                file.truncate(size)
+
+    def volumes(self, host: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.folder / f"{host}.lvm.json").read_text())["volumes"]
+        return found
+
+    def edit_volume(self, host: str, name: str, **changes: Any) -> None:
+        path = self.folder / f"{host}.lvm.json"
+        state = json.loads(path.read_text())
+        state["volumes"][name].update(changes)
+        path.write_text(json.dumps(state))
+
+    def drbd(self, host: str) -> dict[str, Any]:
+        path = self.folder / "drbd.json"
+        found: dict[str, Any] = json.loads(path.read_text()).get(host, {}) if path.exists() else {}
+        return found
+
+    def write(self, host: str, path: str, text: str) -> Path:
+        full = self.folder / host / path.lstrip("/")
+        full.parent.mkdir(parents=True, exist_ok=True)
+        full.write_text(text)
+        return full
+
+    def read(self, host: str, path: str) -> str:
+        return (self.folder / host / path.lstrip("/")).read_text()
+
+    def files(self, host: str) -> dict[str, str]:
+        """Everything below /etc and the state folder, for before-and-after comparisons."""
+        root = self.folder / host
+        kept = {}
+        for top in ("etc", "var/lib/xenhelper"):
+            for path in sorted((root / top).rglob("*")):
+                if path.is_file():
+                    kept[str(path.relative_to(root))] = path.read_text()
+        return kept
+
+    def start(self, host: str, *args: str) -> "subprocess.Popen[str]":
+        argv = [sys.executable, str(HERE / "hosts.py"), host, *args]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            argv, env=self.env(host), stdout=pipe, stderr=pipe, text=True, cwd=self.folder / host
+        )
+
+    def run(self, host: str, *args: str) -> "subprocess.CompletedProcess[str]":
+        process = self.start(host, *args)
+        out, err = process.communicate(timeout=120)
+        return subprocess.CompletedProcess(args, process.returncode, out, err)
+
+    def env(self, host: str) -> dict[str, str]:
+        root = str(self.folder / host)
+        path = str(HERE.parent.parent.parent)
+        return {
+            **os.environ,
+            "XENHELPER_ROOT": root,
+            "XH_WORLD": str(self.folder),
+            "XH_HOST": host,
+            "PYTHONPATH": path,
+        }
+
+    def fault(self, text: str) -> None:
+        (self.folder / "fault").write_text(text)
+
+    def calls(self) -> int:
+        path = self.folder / "calls"
+        return int(path.read_text()) if path.exists() else 0
+
+    def reset_calls(self) -> None:
+        for name in ("calls", "fault", "log"):
+            (self.folder / name).unlink(missing_ok=True)
+
+
+def main() -> int:
+    """The driver: this process is one host's."""
+    host, what, *args = sys.argv[1:]
+    world = Path(os.environ["XH_WORLD"])
+    from xenhelper import config, paths, run
+    from xenhelper.errors import PeerFailed, PeerUnreachable, XenhelperError
+    from xenhelper.peer import client, messages
+
+    paths.PATH = str(world / "bin")
+    run.ENV = {"PATH": paths.PATH, "XH_WORLD": str(world), "XH_HOST": host, "LC_ALL": "C.UTF-8"}
+
+    def ask(peer: str, verb: str, request: dict[str, object], timeout: float = 10.0) -> dict[str, object]:
+        if (world / f"{peer}.off").exists():
+            raise PeerUnreachable(f"{peer} gave no answer in time over the management path")
+        env = {**os.environ, "XENHELPER_ROOT": str(world / peer), "XH_HOST": peer}
+        argv = [sys.executable, __file__, peer, "verb", host, verb]
+        text = messages.encode(request).decode()
+        done = subprocess.run(argv, env=env, input=text, capture_output=True, text=True, timeout=timeout)
+        if done.returncode < 0:
+            raise PeerUnreachable(f"{peer} can't be asked: the connection was lost")
+        sys.stderr.write(done.stderr)
+        answer = json.loads(done.stdout)
+        if "error" in answer:
+            raise PeerFailed(answer["error"], answer["do"], answer["exit"])
+        found: dict[str, object] = answer["ok"]
+        return found
+
+    client.ask = ask  # type: ignore[assignment]
+    from xenhelper import create, forget, replicate_peer
+    from xenhelper.xen import domains
+
+    def domains_of(vm: str) -> list[str]:
+        path = world / f"{host}.domains"
+        return [name for name in (path.read_text().split() if path.exists() else []) if name == vm]
+
+    replicate_peer.domains_of = domains_of
+    domains.real_xl = lambda: str(world / "bin/xl")  # type: ignore[assignment]
+    other = "bob" if host == "alice" else "alice"
+    number = {"alice": 1, "bob": 2}
+    settings = config.Config(
+        host=host,
+        management=f"192.168.1.{number[host]}",
+        replication=f"10.99.0.{number[host]}",
+        peers={
+            other: config.Peer(
+                other,
+                f"192.168.1.{number[other]}",
+                f"10.99.0.{number[other]}",
+                f"10.99.0.{number[host]}",
+                {"vg0": "vg0"},
+            )
+        },
+        volume_groups=("vg0",),
+        exclude_volumes=("vg0/scratch*",),
+        exclude_vms=("test-*",),
+        shared_volumes=("vg0/shared*",),
+        ports=(7800, 7999),
+        minors=(1000, 1199),
+        protocol="A",
+    )
+    config.load = lambda path="": settings  # type: ignore[assignment]
+    Path(paths.CONFIG).touch()
+    try:
+        if what == "verb":
+            from xenhelper.peer import verbs
+
+            function, schema = verbs.handler(args[1])
+            request: Any = messages.check(args[1], json.loads(sys.stdin.read()), schema)
+            sys.stdout.write(json.dumps({"ok": function(args[0], request)}))
+        elif what == "create":
+            print(json.dumps(create.main(["create", *args])))
+        elif what == "recover":
+            print(forget.recover(args[0]) or replicate_peer.recover(args[0]))
+        elif what == "cli":
+            from xenhelper.cli import main as cli
+
+            return cli.main(args)
+    except XenhelperError as error:
+        if what == "verb":
+            sys.stdout.write(json.dumps({"error": error.what, "do": error.do, "exit": error.exit_code}))
+            return 0
+        print(f"xenhelper: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

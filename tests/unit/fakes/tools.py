@@ -1,0 +1,328 @@
+"""Stand-ins for xl, LVM and DRBD's tools: one program under many names, with state on disk.
+
+The world is a folder with a root folder per host. LVM's state is WORLD/HOST.lvm.json, the
+kernels' DRBD state WORLD/drbd.json; /proc/drbd of both hosts is written from it. Every
+call is counted in WORLD/calls, and WORLD/fault (``N kill`` or ``N fail`` or
+``fail TEXT``) makes the Nth, or one whose command line holds TEXT, go wrong.
+"""
+
+import fcntl
+import json
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+WORLD = Path(os.environ["XH_WORLD"])
+HOST = os.environ["XH_HOST"]
+ROOT = WORLD / HOST
+EXTENT = 4 << 20
+
+
+def load(name: str, default: Any) -> Any:
+    path = WORLD / name
+    return json.loads(path.read_text()) if path.exists() else default
+
+
+def save(name: str, value: Any) -> None:
+    (WORLD / name).write_text(json.dumps(value))
+
+
+def die(text: str, status: int = 5) -> None:
+    print(text, file=sys.stderr)
+    sys.exit(status)
+
+
+def fault(line: str) -> str:
+    number = int(load("calls", 0)) + 1
+    save("calls", number)
+    with (WORLD / "log").open("a") as log:
+        log.write(f"{number} {HOST} {line}\n")
+    plan = (WORLD / "fault").read_text().split(None, 1) if (WORLD / "fault").exists() else []
+    if plan and plan[0] == str(number):
+        return plan[1].strip()
+    return "fail" if plan and plan[0] == "fail" and plan[1].strip() in f"{HOST} {line}" else ""
+
+
+# LVM
+
+
+def lvm() -> Any:
+    return load(f"{HOST}.lvm.json", {"groups": {}, "volumes": {}})
+
+
+def free(state: Any, group: str) -> int:
+    used = sum(item["size"] for name, item in state["volumes"].items() if name.split("/")[0] == group)
+    return int(state["groups"][group]) - used
+
+
+def vg_row(state: Any, group: str) -> dict[str, str]:
+    size, left = state["groups"][group], free(state, group)
+    return {"vg_name": group, "vg_size": str(size), "vg_free": str(left), "vg_extent_size": str(EXTENT)}
+
+
+def lvs(args: list[str]) -> None:
+    state, rows = lvm(), []
+    for name, item in state["volumes"].items():
+        group, volume = name.split("/")
+        attr = "-wi-ao----" if item.get("open") else "-wi-a-----"
+        rows.append(
+            {
+                "lv_name": volume,
+                "lv_size": str(item["size"]),
+                "lv_tags": ",".join(item["tags"]),
+                "lv_attr": attr,
+            }
+            | {"lv_kernel_major": "254", "lv_kernel_minor": str(len(rows))}
+            | vg_row(state, group)
+        )
+    print(json.dumps({"report": [{"lv": rows}], "log": []}))
+
+
+def vgs(args: list[str]) -> None:
+    state = lvm()
+    print(json.dumps({"report": [{"vg": [vg_row(state, group) for group in state["groups"]]}], "log": []}))
+
+
+def lvcreate(args: list[str]) -> None:
+    assert args[:5] == ["--yes", "--wipesignatures", "y", "--zero", "y"], args
+    state, group = lvm(), args[-1]
+    size = int(args[args.index("--size") + 1].removesuffix("b"))
+    name = f"{group}/{args[args.index('--name') + 1]}"
+    tags = [args[at + 1] for at, word in enumerate(args) if word == "--addtag"]
+    size = -(-size // EXTENT) * EXTENT
+    if group not in state["groups"]:
+        die(f'Volume group "{group}" not found')
+    if name in state["volumes"]:
+        die(f'Logical Volume "{name}" already exists')
+    if size > free(state, group):
+        die(f'Volume group "{group}" has insufficient free space')
+    state["volumes"][name] = {"size": size, "tags": tags}
+    save(f"{HOST}.lvm.json", state)
+    path = ROOT / "dev" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.truncate(size)
+
+
+def lvremove(args: list[str]) -> None:
+    state, name = lvm(), args[-1]
+    if name not in state["volumes"]:
+        die(f"Failed to find logical volume {name}")
+    for host in load("drbd.json", {}).get(HOST, {}).values():
+        if f"/dev/{name}" in (host["volume"], host["meta"]):
+            die(f"Logical volume {name} in use.")
+    del state["volumes"][name]
+    save(f"{HOST}.lvm.json", state)
+    (ROOT / "dev" / name).unlink()
+
+
+def lvchange(args: list[str]) -> None:
+    state, name = lvm(), args[-1]
+    tags = state["volumes"][name]["tags"]
+    for at, word in enumerate(args):
+        if word == "--addtag" and args[at + 1] not in tags:
+            tags.append(args[at + 1])
+        elif word == "--deltag" and args[at + 1] in tags:
+            tags.remove(args[at + 1])
+    save(f"{HOST}.lvm.json", state)
+
+
+# DRBD
+
+
+def resources(path: Path) -> dict[str, dict[str, Any]]:
+    """What our own rendering holds for this host."""
+    found = {}
+    text = path.read_text()
+    for part in re.split(r"^resource ", text, flags=re.M)[1:]:
+        name = re.match(r'"([^"]+)"', part)
+        minor = re.search(r"minor (\d+);", part)
+        secret = re.search(r'shared-secret "([^"]+)"', part)
+        mine = re.search(
+            rf'on "{HOST}" {{\s*disk "([^"]+)";\s*meta-disk "([^"]+)";\s*address ipv4 [\d.]+:(\d+);', part
+        )
+        assert name and minor and secret and mine, part
+        found[name[1]] = {
+            "minor": int(minor[1]),
+            "secret": secret[1],
+            "volume": mine[1],
+            "meta": mine[2],
+            "port": int(mine[3]),
+        }
+    return found
+
+
+def kernel(state: Any) -> None:
+    """Connect what can talk, and write both hosts' /proc/drbd."""
+    for host, other in (("alice", "bob"), ("bob", "alice")):
+        lines = ["version: 8.4.11 (api:1/proto:86-101)", "srcversion: 0", ""]
+        for name, item in sorted(state.get(host, {}).items()):
+            peer = state.get(other, {}).get(name)
+            linked = peer and (peer["port"], peer["secret"]) == (item["port"], item["secret"])
+            if linked and "UpToDate" in (item["disk"], peer["disk"]) and not (WORLD / "nosync").exists():
+                item["disk"] = peer["disk"] = "UpToDate"
+            roles = f"{item['role']}/{peer['role'] if linked else 'Unknown'}"
+            disks = f"{item['disk']}/{peer['disk'] if linked else 'DUnknown'}"
+            lines.append(
+                f"{item['minor']}: cs:{'Connected' if linked else 'WFConnection'} ro:{roles} ds:{disks} A r-----"
+            )
+            lines.append("    ns:0 nr:0 dw:0 dr:0 oos:0")
+        proc = WORLD / host / "proc"
+        proc.mkdir(parents=True, exist_ok=True)
+        (proc / ".drbd").write_text("\n".join(lines) + "\n")
+        (proc / ".drbd").rename(proc / "drbd")
+    save("drbd.json", state)
+
+
+def drbdadm(args: list[str]) -> None:
+    if args[0] == "--config-to-test":
+        for other in sorted((ROOT / "etc/drbd.d").glob("*.res")):
+            if "bogus" in other.read_text():
+                die(f"drbd.d/{other.name}:1: Parse error: but got 'bogus' (TK 282)", 10)
+        resources(Path(args[1]))
+        return
+    assert args[0] == "-c", args
+    included = re.findall(r'include "([^"]+)";', Path(args[1]).read_text())
+    known: dict[str, dict[str, Any]] = {}
+    for path in included:
+        if path.endswith(".res"):
+            known.update(resources(Path(path)))
+    if args[2] == "sh-nop":
+        return
+    assert args[2] == "up", args
+    state = load("drbd.json", {})
+    mine = state.setdefault(HOST, {})
+    for name in args[3:]:
+        item = known[name]
+        if any(other["minor"] == item["minor"] or other["port"] == item["port"] for other in mine.values()):
+            die(f"{name}: minor or port exists", 10)
+        for volume in (item["volume"], item["meta"]):
+            if volume.removeprefix("/dev/") not in lvm()["volumes"]:
+                die(f"open({volume}) failed", 10)
+        stamp = (ROOT / item["meta"].lstrip("/")).read_bytes()[:8]
+        if not stamp.startswith(b"drbd"):
+            die("No valid meta data found", 10)
+        mine[name] = {**item, "role": "Secondary", "disk": stamp[4:].decode().rstrip("\0") or "Inconsistent"}
+        mine[name]["disk"] = "UpToDate" if mine[name]["disk"] == "good" else "Inconsistent"
+    kernel(state)
+
+
+def drbdmeta(args: list[str]) -> None:
+    assert args[0] == "--force" and args[2] == "v08" and args[4:] == ["flex-external", "create-md"], args
+    path = ROOT / args[3].lstrip("/")
+    assert path.read_bytes()[: 1 << 20].strip(b"\0") == b"", "metadata volume wasn't zeroed"
+    with path.open("r+b") as file:
+        file.write(b"drbd\0\0\0\0")
+
+
+def drbdsetup(args: list[str]) -> None:
+    state = load("drbd.json", {})
+    mine = state.setdefault(HOST, {})
+    if args[0] == "down":
+        if args[1] not in mine:
+            sys.exit(10)
+        if mine[args[1]].get("open"):  # 8.4's down demotes first (drbd_adm_down)
+            die("State change failed: (-12) Device is held open by someone", 11)
+        item = mine.pop(args[1])
+        with (ROOT / item["meta"].lstrip("/")).open("r+b") as file:
+            file.write(b"drbdgood" if item["disk"] == "UpToDate" else b"drbd\0\0\0\0")
+    elif args[0] in ("primary", "secondary"):
+        item = next(value for value in mine.values() if value["minor"] == int(args[1]))
+        if args[0] == "primary" and item["disk"] != "UpToDate" and "--force" not in args:
+            die("(-2) Need access to UpToDate data", 11)
+        item["role"] = args[0].capitalize()
+        item["disk"] = "UpToDate" if args[0] == "primary" else item["disk"]
+    elif args[0] == "events2":
+        for name, item in mine.items():
+            if name == args[-1] or args[-1].startswith("--"):
+                print(f"exists resource name:{name} role:{item['role']} suspended:no")
+                print(f"exists device name:{name} volume:0 minor:{item['minor']} disk:{item['disk']}")
+                print(f"exists connection name:{name} connection:Connected role:Secondary")
+        return
+    else:
+        raise AssertionError(args)
+    kernel(state)
+
+
+# xl
+
+
+def xl(args: list[str]) -> None:
+    assert args[:3] == ["create", "--dryrun", "--quiet"] and args[3] == "--defconfig" and args[5] == "--", (
+        args
+    )
+    scope: dict[str, Any] = {}
+    text = Path(args[4]).read_text() if args[4] != "/dev/null" else ""
+    try:
+        exec(text + "\n" + "\n".join(args[6:]) + "\n", scope)
+    except SyntaxError as error:
+        die(f"{args[4]}: config parsing error: {error}", 1)
+    if "name" not in scope:
+        die("Domain name must be specified.", 1)
+    tree: dict[str, Any] = {"c_info": {"type": "pvh", "name": scope["name"], "uuid": os.urandom(16).hex()}}
+    tree["b_info"] = {
+        "max_memkb": scope.get("memory", 128) * 1024,
+        "kernel": scope.get("kernel", "/boot/vmlinuz"),
+    }
+    tree["disks"] = [disk(spec) for spec in scope.get("disk", [])]
+    tree["nics"] = [{"devid": 0, "bridge": "xenbr0"}]
+    print(json.dumps(tree, indent=4))
+
+
+def disk(spec: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"readwrite": 1}
+    old = re.match(r"(phy|file|raw|qcow2):", spec)
+    if old:
+        spec = spec[old.end() :]
+        found["format"] = old[1] if old[1] in ("raw", "qcow2") else "raw"
+    places = (
+        [("pdev_path", str), ("vdev", str)] if old else [("pdev_path", str), ("format", str), ("vdev", str)]
+    )
+    while spec:
+        match = re.match(r"target=(.*)", spec)
+        if match:
+            found["pdev_path"], spec = match[1].rstrip(","), ""
+            continue
+        word, _, spec = spec.partition(",")
+        key, equals, value = word.strip().partition("=")
+        if equals and key == "access":
+            found["readwrite"] = int(value in ("rw", "w", ""))
+        elif equals and key == "devtype" and value == "cdrom":
+            found.update(is_cdrom=1, removable=1, readwrite=0)
+        elif equals:
+            found[{"backendtype": "backend", "backend": "backend_domname"}.get(key, key)] = value
+        elif key == "discard":
+            found["discard_enable"] = "True"
+        elif key == "direct-io-safe":
+            found["direct_io_safe"] = True
+        elif places:
+            name, _ = places.pop(0)
+            found[name] = key or "raw"
+            if name == "vdev" and key.endswith(":cdrom"):
+                found.update(vdev=key[:-6], is_cdrom=1, removable=1, readwrite=0)
+        else:
+            found["readwrite"] = int(key in ("w", "rw"))
+    found.setdefault("format", "raw")
+    return {key: value for key, value in found.items() if value != 0}
+
+
+def main() -> None:
+    name, args = os.path.basename(sys.argv[0]), sys.argv[1:]
+    with (WORLD / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        wrong = fault(" ".join([name, *args]))
+        if wrong == "kill":
+            os.kill(os.getppid(), signal.SIGKILL)
+            sys.exit(1)
+        if wrong == "fail":
+            die("told to fail", 5)
+        if name != "modprobe":
+            globals()[name](args)
+        if wrong == "kill-after":
+            os.kill(os.getppid(), signal.SIGKILL)
+
+
+main()
