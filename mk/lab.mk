@@ -35,7 +35,7 @@ lab-run:
 	@$(LAB) run $(HOST) '$(subst ','\'',$(CMD))'
 
 lab-logs:
-	@$(LAB) logs lab-logs
+	@$(LAB) logs build/lab-logs
 
 # make lab                            every test of the lab
 # make lab TEST=tests/lab/test_lab.py one file

@@ -80,10 +80,12 @@ def _act(arguments: argparse.Namespace) -> int:
             if arguments.verb == "up" and arguments.layer == "booted" and lab.is_up:
                 print("lab: is up")
                 return 0
-            lab.reset(arguments.layer)
+            with lab.claim():
+                lab.reset(arguments.layer)
             print(f"lab: up after {time.monotonic() - begin:.0f} s")
         case "down":
-            lab.down()
+            with lab.claim():
+                lab.down()
         case "shell":
             _shell(lab, arguments.host)
         case "run":

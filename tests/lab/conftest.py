@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 from collections.abc import Iterator
@@ -10,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from . import image, logcheck
+from . import logcheck
 from .lab import Lab, LabError
 
-LOGS = Path(os.environ.get("LAB_LOGS", "lab-logs"))
+LOGS = Path(os.environ.get("LAB_LOGS", "build/lab-logs"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -33,21 +32,16 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:  # type: ign
 @pytest.fixture(scope="session")
 def whole_lab() -> Iterator[Lab]:
     """The lab for one pytest run; attaches to one that is up, and leaves it as it found it."""
-    image.CACHE.mkdir(parents=True, exist_ok=True)
-    with (image.CACHE / "tests.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            pytest.exit("another test run uses the lab", returncode=2)
-        lab = Lab()
-        was_up = lab.is_up
-        try:
-            lab.take_lock()
-        except LabError as error:
-            pytest.exit(str(error), returncode=2)
-        yield lab
-        if not was_up:
-            lab.down()
+    lab = Lab()
+    was_up = lab.is_up
+    try:
+        with lab.claim():
+            lab.check_alone()
+            yield lab
+            if not was_up:
+                lab.down()
+    except LabError as error:
+        pytest.exit(str(error), returncode=2)
 
 
 @pytest.fixture

@@ -5,8 +5,10 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,7 +41,6 @@ class Lab:
             for number, name in ((1, "alice"), (2, "bob"))
         )  # fmt: skip
         self.hosts = (self.alice, self.bob)
-        self._lock: int | None = None
 
     def host(self, name: str) -> Host:
         """The host called so. Raises LabError."""
@@ -58,28 +59,33 @@ class Lab:
         """Whether both hosts are on."""
         return all(host.is_on for host in self.hosts)
 
-    def take_lock(self) -> None:
-        """Make sure that this is the only lab that runs on this machine.
+    def check_alone(self) -> None:
+        """Raises LabError where another lab runs on this machine."""
+        for other in sorted(qemu.running_elsewhere(self.folder)):
+            raise LabError(f"another lab runs on this machine: {other}")
 
-        The lock is inherited by the QEMUs started from here, so it lasts as
-        long as they do. Raises LabError where another lab holds it.
+    @contextmanager
+    def claim(self) -> Iterator[None]:
+        """Nobody else brings this machine's lab to another state meanwhile.
+
+        Raises LabError, naming who has it.
         """
-        if self._lock is not None or any(host.is_on for host in self.hosts):
-            return
         image.CACHE.mkdir(parents=True, exist_ok=True)
-        lock = os.open(image.CACHE / "running.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(lock)
-            raise LabError("another lab runs on this machine (python3 -m tests.lab status --all)") from error
-        os.set_inheritable(lock, True)
-        self._lock = lock
+        with (image.CACHE / "in-use").open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                lock.seek(0)
+                raise LabError(f"the lab is in use by {lock.read().strip()}") from error
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()}: {' '.join(sys.argv)}"[:200])
+            lock.flush()
+            yield
 
     def boot(self) -> None:
         """Boot both from new disks, volume groups made."""
         image.build(self.release)
-        self.take_lock()
+        self.check_alone()
         for host in self.hosts:
             host.power_off()
             qemu.make_disks(host.machine)
@@ -89,10 +95,8 @@ class Lab:
     def down(self) -> None:
         """Switch both off. Their snapshots stay."""
         for host in self.hosts:
-            host.power_off()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+            host.disconnect()
+        self.both(lambda host: qemu.stop(host.machine))
 
     def save(self, tag: str) -> None:
         """Save both hosts, stopped in the same moment, and let them go on."""
@@ -106,23 +110,19 @@ class Lab:
         self._cont()
 
     def load(self, tag: str) -> None:
-        """Put both hosts back to a snapshot; a host that is off comes on with it."""
-        self.take_lock()
+        """Put both hosts back to a snapshot, in new QEMU processes.
+
+        A snapshot loaded in the running QEMU would make the hosts' clocks jump
+        by the time since it was taken: QEMU never lets the TSC go back.
+        """
+        self.check_alone()
         for host in self.hosts:
             host.disconnect()
-            if host.is_on:
-                qemu.monitor(host.machine, "stop")
-        self.both(lambda host: self._load_one(host, tag))
+        self.both(lambda host: qemu.stop(host.machine))
+        self.both(lambda host: qemu.start(host.machine, snapshot=tag))
         self.heal()
         self._cont()
         self.both(lambda host: host.wait_for_ssh(120))
-
-    @staticmethod
-    def _load_one(host: Host, tag: str) -> None:
-        if host.is_on:
-            qemu.load(host.machine, tag)
-        else:
-            qemu.start(host.machine, snapshot=tag)
 
     def _stop(self) -> None:
         for host in self.hosts:

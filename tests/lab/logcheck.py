@@ -103,7 +103,8 @@ def collect(lab: Lab, target: Path) -> list[Path]:
             ("xl", f"for f in $(find {FILES} -type f 2>/dev/null); do echo \"== $f\"; "
                    "tail -c 60000 $f; done"),
             ("state", "xl list; cat /proc/drbd; drbdsetup show; drbdsetup events2 --now "
-                      "--statistics; lvs -a -o +tags; xenstore-ls -fp; ls -lR /etc/drbd.d; ps -f --ppid 2 -p 2 -N --forest"),
+                      "--statistics; lvs -a -o +tags; xenstore-ls -fp; ls -lR /etc/drbd.d; "
+                      "ps -f --ppid 2 -p 2 -N --forest"),
         ):  # fmt: skip
             try:
                 keep(f"{host.name}-{name}.log", host.run(command, 180, check=False).out)
