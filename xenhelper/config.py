@@ -78,7 +78,8 @@ def load(path: str = "") -> Config:
     parsed, lines = _parse(where)
     problems = _problems(parsed, lines)
     if problems:
-        line, what, do = min(problems)
+        # the first in the file; what is missing altogether comes after what is misspelt
+        line, what, do = min(problems, key=lambda problem: problem[0] or len(lines) + 1)
         at = f"{where} line {line}" if line else where
         raise ConfigError(f"{at}: {what}", do)
     return _build(parsed, where, lines)
@@ -240,7 +241,6 @@ def render(old: str, changes: dict[str, Any]) -> str:
     if not old:
         parsed.initial_comment = [
             "# xenhelper: see xenhelper.conf(5). Written by `xenhelper setup`, which keeps what you add.",
-            "",
         ]
     out = io.BytesIO()
     parsed.write(out)
@@ -257,7 +257,8 @@ def _merge(section: Any, changes: dict[str, Any]) -> bool:
                 changed = True
             changed = _merge(section[key], value) or changed
         elif section.get(key) != value and not (isinstance(value, list) and [section.get(key)] == value):
-            section[key] = value
+            # a list of one is written as people write it, without a comma
+            section[key] = value[0] if isinstance(value, list) and len(value) == 1 else value
             changed = True
     return changed
 

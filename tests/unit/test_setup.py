@@ -279,6 +279,13 @@ def test_what_the_other_side_sends_is_checked(
         apply(**more)
 
 
+def test_a_config_with_a_mistake_stops_it_before_anything(root: Path, fake: Fake) -> None:
+    Path(paths.CONFIG).parent.mkdir(parents=True)
+    Path(paths.CONFIG).write_text("[hst]\n")
+    with pytest.raises(ConfigError, match="line 1"):
+        half.handle({"op": "facts"})
+
+
 def test_a_foreign_xl_is_not_touched(root: Path, fake: Fake) -> None:
     shim = root / "usr/local/sbin/xl"
     shim.parent.mkdir(parents=True)
@@ -305,6 +312,9 @@ def test_ssh_failures_say_what_to_type(ssh: Answer) -> None:
     ssh("", "root@bob: Permission denied (publickey).\n", 255)
     with pytest.raises(XenhelperError, match="Permission denied.*ssh-copy-id root@bob"):
         remote.Remote("bob").handle({"op": "facts"})
+    ssh("", "ssh: Could not resolve hostname bob", 255)
+    with pytest.raises(XenhelperError, match="see that `ssh root@bob` works"):
+        remote.Remote("bob").handle({"op": "facts"})
     ssh("", "bash: /usr/sbin/xenhelper: No such file", 127)
     with pytest.raises(XenhelperError, match="bob has no xenhelper; there: apt install"):
         remote.Remote("bob").handle({"op": "facts"})
@@ -312,7 +322,7 @@ def test_ssh_failures_say_what_to_type(ssh: Answer) -> None:
     with pytest.raises(XenhelperError, match="setup there failed: boom"):
         remote.Remote("bob").handle({"op": "facts"})
     ssh("motd\n" + json.dumps({"error": "x is wrong", "do": "mend it", "exit": 3}), "", 0)
-    with pytest.raises(PeerFailed, match="x is wrong; mend it") as caught:
+    with pytest.raises(PeerFailed, match="^bob: x is wrong; mend it") as caught:
         remote.Remote("bob").handle({"op": "facts"})
     assert caught.value.exit_code == 3
 

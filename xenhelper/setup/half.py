@@ -29,6 +29,8 @@ def handle(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _facts(request: dict[str, Any]) -> dict[str, Any]:
+    if os.path.exists(paths.CONFIG):
+        config.load()  # a file with a mistake is mended by whoever made it, before anything else
     return host.facts()
 
 

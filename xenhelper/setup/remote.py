@@ -5,7 +5,7 @@ import os
 from typing import Any
 
 from xenhelper import __version__, names
-from xenhelper.errors import CommandFailed, UsageError, XenhelperError
+from xenhelper.errors import CommandFailed, PeerFailed, UsageError, XenhelperError
 from xenhelper.peer import messages
 from xenhelper.run import run
 
@@ -45,10 +45,11 @@ class Remote:
         except CommandFailed as error:
             raise XenhelperError(f"{self.typed} gave no answer within {timeout:g} s", "try again") from error
         if result.status == 255:
-            raise XenhelperError(
-                f"no ssh to {self.destination}: {_last(result.stderr)}",
-                f"`xl migrate` needs it too: `ssh-copy-id {self.destination}`",
-            )
+            said = _last(result.stderr)
+            do = f"see that `ssh {self.destination}` works from here; `xl migrate` needs it too"
+            if "denied" in said or "verification" in said:
+                do = f"`xl migrate` needs it too: `ssh-copy-id {self.destination}`"
+            raise XenhelperError(f"no ssh to {self.destination}: {said}", do)
         if result.status in (126, 127):
             raise XenhelperError(
                 f"{self.typed} has no xenhelper",
@@ -60,7 +61,11 @@ class Remote:
             raise XenhelperError(
                 f"{self.typed}: setup there failed: {_last(result.stderr or result.stdout)}"
             ) from None
-        return messages.result(self.typed, answer)
+        try:
+            return messages.result(self.typed, answer)
+        except PeerFailed as error:
+            where = "" if error.what.startswith(self.typed) else f"{self.typed}: "
+            raise PeerFailed(where + error.what, error.do, error.exit_code) from None
 
 
 def _agent() -> dict[str, str]:
