@@ -1,0 +1,635 @@
+"""DRBD 8.4's behaviour for one resource on two hosts (facts: drbd_state.c, drbd_receiver.c,
+drbd_nl.c of Linux 6.1 and 6.12).
+
+What matters for a hand-over and for split brains is here: requests whose mode is fixed
+when they are queued, a worker's queue before the socket, settings that travel on the data
+stream past that queue, replies on the meta stream that overtake data, generation UUIDs,
+the bitmap, fencing, the handshake and its refusals. What isn't: diskless operation,
+activity log extents (all written blocks count as one), congestion policies.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from tests.sim.net import Stream
+
+PRIMARY, SECONDARY = "Primary", "Secondary"
+INCONSISTENT, OUTDATED, DUNKNOWN, CONSISTENT, UPTODATE = range(4, 9)
+DISKLESS = 0
+DISK = {0: "Diskless", 4: "Inconsistent", 5: "Outdated", 6: "DUnknown", 7: "Consistent", 8: "UpToDate"}
+STANDALONE, CONNECTING, CONNECTED = "StandAlone", "Connecting", "Connected"
+
+SS = {
+    -1: "Multiple primaries not allowed by config",
+    -2: "Need access to UpToDate data",
+    -6: "Refusing to be Outdated while Connected",
+    -7: "Refusing to be Primary while peer is not outdated",
+    -10: "State change was refused by peer node",
+    -12: "Device is held open by someone",
+    -16: "Disk state is lower than outdated",
+    -19: "Concurrent state changes detected and aborted",
+}
+
+
+class Req:
+    """A write of the application. ``mode`` is the protocol when it was queued."""
+
+    __slots__ = ("acked", "block", "done", "end", "local", "mode", "on_done", "remote", "sent", "start", "version")
+
+    def __init__(self, end: "End", block: int, version: int, mode: str, on_done: "Callable[[str], None]") -> None:
+        self.end = end
+        self.block = block
+        self.version = version
+        self.mode = mode
+        self.on_done = on_done
+        self.start = end.loop.now
+        self.local = False
+        self.remote = bool(mode)
+        self.sent = False
+        self.acked = False
+        self.done = False
+
+
+class End:
+    """One host's side of a resource: kernel state, metadata and the volume's blocks."""
+
+    def __init__(self, pair: "Pair", host: Any, index: int) -> None:
+        self.pair = pair
+        self.host = host
+        self.world = pair.world
+        self.loop = pair.world.loop
+        self.random = pair.world.random
+        self.index = index
+        self.peer: End = self
+        # on the volumes
+        self.data: "dict[int, int]" = {}
+        self.uuid = [pair.first_uuid, 0, 0, 0]
+        self.oos: "set[int]" = set()
+        self.md_consistent = True
+        self.md_was_uptodate = True
+        self.md_primary = False
+        self.md_peer_outdated = False
+        self.md_crashed = False
+        self.forget()
+
+    def forget(self) -> None:
+        """Not configured: at boot, after down."""
+        self.up = False
+        self.role = SECONDARY
+        self.disk = DISKLESS
+        self.conn = STANDALONE
+        self.peer_role = "Unknown"
+        self.pdsk = DUNKNOWN
+        self.sync = ""
+        self.protocol = ""
+        self.two = False
+        self.crashed = False
+        self.session = 0
+        self.meetings = 0
+        self.openers = 0
+        self.upper = 0
+        self.local_io = 0
+        self.lower = 0
+        self.last_disk = 0.0
+        self.holds = 0
+        self.held: "list[Req]" = []
+        self.log: "list[Req]" = []
+        self.inflight: "list[Req]" = []
+        self.queue: "list[Req]" = []
+        self.worker: "list[Any] | None" = None
+        self.waiting: "list[Any]" = []
+        self.request: "list[Any] | None" = None
+        self.adm: Any = None
+        self.fencing = False
+        self.incarnation = getattr(self, "incarnation", 0) + 1
+
+    # -- state -----------------------------------------------------------------------
+
+    @property
+    def connected(self) -> bool:
+        return self.conn == CONNECTED
+
+    def keep(self) -> None:
+        """The metadata flags follow the state (__drbd_set_state)."""
+        if self.disk == DISKLESS:
+            return
+        self.md_consistent = self.disk > INCONSISTENT
+        self.md_was_uptodate = self.disk > OUTDATED
+        self.md_primary = self.role == PRIMARY
+        self.md_peer_outdated = INCONSISTENT <= self.pdsk <= OUTDATED
+        self.md_crashed = self.crashed
+
+    def new_current(self) -> None:
+        """drbd_uuid_new_current: from here on the peer lacks what is written."""
+        if self.uuid[1] == 0:
+            self.uuid[1] = self.uuid[0]
+        self.uuid[0] = self.pair.new_uuid()
+
+    def attach(self) -> None:
+        """drbdsetup attach: the disk state from the metadata."""
+        if self.md_primary or self.md_crashed:
+            self.crashed = True
+            self.oos |= set(self.data)  # the activity log
+        if not self.md_consistent:
+            self.disk = INCONSISTENT
+        else:
+            self.disk = CONSISTENT if self.md_was_uptodate else OUTDATED
+        self.pdsk = OUTDATED if self.md_peer_outdated else DUNKNOWN
+        if self.disk == CONSISTENT and self.pdsk == OUTDATED:
+            self.disk = UPTODATE
+        self.keep()
+
+    def connect(self, protocol: str, two: bool) -> None:
+        self.protocol, self.two = protocol, two
+        self.conn = CONNECTING
+        self.pair.look()
+
+    # -- writes ----------------------------------------------------------------------
+
+    def write(self, block: int, version: int, on_done: "Callable[[str], None]") -> None:
+        """A write of the application on this Primary. ``on_done(mode)``: '' for alone."""
+        req = Req(self, block, version, "", on_done)
+        if self.holds:
+            self.held.append(req)
+            return
+        self._submit(req)
+
+    def _submit(self, req: Req) -> None:
+        self.pair.written.add(req.block)
+        self.upper += 1
+        self.local_io += 1
+        req.start = self.loop.now
+        if self.session and self.pdsk >= INCONSISTENT and self.pdsk != OUTDATED:
+            req.mode = self.protocol
+            req.remote = True
+            self.log.append(req)
+            self.queue.append(req)
+            if self.worker is None:
+                self.worker = self.loop.at(self._worker_delay(), self._send, self.incarnation)
+        else:
+            req.mode = ""
+            req.remote = False
+            self.oos.add(req.block)
+        self.inflight.append(req)
+        r = self.random.random()
+        self.loop.at(0.0005 + r * r * 0.01 if r < 0.97 else 0.2, self._local, req, self.incarnation)
+
+    def _local(self, req: Req, incarnation: int) -> None:
+        if incarnation != self.incarnation:
+            return
+        self.data[req.block] = req.version
+        self.world.promises.wrote(self, req.block, req.version)
+        req.local = True
+        self.local_io -= 1
+        self._complete(req)
+
+    def _worker_delay(self) -> float:
+        r = self.random.random()
+        if r > 0.93:
+            return float(0.05 + self.random.random() * (1.0 if self.pair.link.slow else 0.2))
+        return float(0.0003 + r * 0.003)
+
+    def _send(self, incarnation: int) -> None:
+        """The worker: the oldest unsent request goes into the socket, if it has room."""
+        if incarnation != self.incarnation:
+            return
+        self.worker = None
+        if not self.queue:
+            return
+        stream = self.pair.data[self.index]
+        if len(stream.queue) < 12:
+            req = self.queue.pop(0)
+            req.sent = True
+            late = stream.send(self.peer.receive, req, self.session)
+            if req.mode == "A":
+                self._complete(req)
+            if late > 9.0:
+                self.loop.at(0.1, self.lose, self.session, CONNECTING)
+        if self.queue:
+            self.worker = self.loop.at(self._worker_delay(), self._send, incarnation)
+
+    def receive(self, req: Req, session: int) -> None:
+        """A write arrives from the peer."""
+        if session != self.session:
+            return
+        self.lower += 1
+        r = self.random.random()
+        delay = 0.0005 + r * 0.01 if r < 0.95 else 0.1 + self.random.random() * 0.8
+        self.last_disk = when = max(self.last_disk + 1e-6, self.loop.now + delay)
+        self.loop.at(when - self.loop.now, self._received, req, session, self.incarnation)
+
+    def _received(self, req: Req, session: int, incarnation: int) -> None:
+        if incarnation != self.incarnation:
+            return
+        self.data[req.block] = req.version
+        self.world.promises.wrote(self, req.block, req.version)
+        self.lower -= 1
+        if session == self.session:
+            self.pair.meta[self.index].send(self.peer.acknowledged, req, session)
+
+    def acknowledged(self, req: Req, session: int) -> None:
+        """The peer has it on disk (write ack at C, barrier ack at A)."""
+        if session != self.session:
+            return
+        req.acked = True
+        if req in self.log:
+            self.log.remove(req)
+        self._complete(req)
+
+    def _complete(self, req: Req) -> None:
+        if req.done or not req.local:
+            return
+        if req.remote and not (req.sent if req.mode == "A" else req.acked):
+            return
+        req.done = True
+        self.upper -= 1
+        self.inflight.remove(req)
+        mode = req.mode if req.remote or req.acked else ""
+        req.on_done(mode)
+        if not self.upper:
+            waiting, self.waiting = self.waiting, []
+            for process, token in waiting:
+                process.wake(token, "quiet")
+
+    def hold(self) -> None:
+        self.holds += 1
+
+    def release(self) -> None:
+        self.holds -= 1
+        if not self.holds:
+            held, self.held = self.held, []
+            for req in held:
+                self._submit(req)
+
+    # -- losing the peer -------------------------------------------------------------
+
+    def lose(self, session: int, to: str) -> None:
+        """This side's connection of that session ends."""
+        if session != self.session or not session:
+            return
+        self.session = 0
+        self.sync = ""
+        lost, self.log, self.queue = self.log, [], []
+        for req in lost:
+            self.oos.add(req.block)
+            req.remote = False
+        before = self.pdsk
+        self.conn = to
+        self.peer_role = "Unknown"
+        if self.pdsk > DUNKNOWN or self.pdsk < INCONSISTENT:
+            self.pdsk = DUNKNOWN
+        if to == STANDALONE:
+            self.protocol, self.two = "", False
+        if before >= INCONSISTENT and before not in (DUNKNOWN, OUTDATED) and self.pdsk in (DUNKNOWN, OUTDATED):
+            if self.role == PRIMARY and self.uuid[1] == 0 and self.disk == UPTODATE:
+                self.new_current()
+        self.keep()
+        for req in list(lost):
+            self._complete(req)
+        if self.request is not None:
+            self.request[0].wake(self.request[1], "lost")
+            self.request = None
+        self.world.trace(self.host, f"drbd {self.pair.name}: lost its peer ({to}), {self.role} {DISK[self.disk]}")
+        if self.pair.link.up and self.peer.session == session:
+            self.loop.at(0.001 + self.random.random() * 0.3, self.peer.lose, session, CONNECTING)
+        if self.role == PRIMARY and self.pdsk >= DUNKNOWN and not self.fencing:
+            self.fencing = True
+            self.world.fence_peer(self, self._fenced_async)
+        self.pair.look()
+
+    def _fenced_async(self, status: int, meetings: int, incarnation: int) -> None:
+        if incarnation == self.incarnation:
+            self.fencing = False
+            self.fenced(status, meetings)
+
+    def fenced(self, status: int, meetings: int) -> bool:
+        """conn_try_outdate_peer: what the handler's exit status does."""
+        if self.conn == CONNECTED or meetings != self.meetings:
+            return self.pdsk <= OUTDATED
+        if status == 3:
+            self.pdsk = INCONSISTENT
+        elif status == 4 or (status == 5 and self.disk == UPTODATE):
+            self.pdsk = OUTDATED
+        elif status == 6 and self.role == SECONDARY:
+            self.disk = OUTDATED
+        self.keep()
+        return self.pdsk <= OUTDATED
+
+    def power_cut(self) -> None:
+        """The host dies: what was on its way to the disk may be there or not."""
+        if self.up:
+            for req in self.inflight:
+                if not req.local and self.random.random() < 0.5:
+                    self.data[req.block] = req.version
+                    self.world.promises.wrote(self, req.block, req.version)
+        self.pair.data[self.index].drop()
+        self.pair.meta[self.index].drop()
+        session = self.session
+        self.forget()
+        if session and self.peer.session == session:
+            self.pair.notice(self.peer)
+
+    # -- the promotion's question ----------------------------------------------------
+
+    def valid_primary(self) -> int:
+        """is_valid_state for role Primary here; 1 when it holds."""
+        if not self.two and self.protocol and self.peer_role == PRIMARY:
+            return -1
+        if not self.connected and self.disk < UPTODATE:
+            return -2
+        if not self.connected and self.pdsk >= DUNKNOWN:
+            return -7
+        if self.disk <= INCONSISTENT and self.pdsk <= INCONSISTENT:
+            return -2
+        return 1
+
+    def asked(self, session: int) -> None:
+        """P_STATE_CHG_REQ: the peer wants to be Primary. The reply goes by the meta stream."""
+        if session != self.session:
+            return
+        if self.index == 0 and self.request is not None:
+            verdict = -19
+        elif self.role == PRIMARY and not self.two:
+            verdict = -1
+        else:
+            verdict = 1
+            self.peer_role = PRIMARY
+        self.pair.meta[self.index].send(self.peer.answered, verdict, session)
+
+    def answered(self, verdict: int, session: int) -> None:
+        if session != self.session or self.request is None:
+            return
+        process, token = self.request
+        self.request = None
+        process.wake(token, verdict)
+
+    def tell(self) -> None:
+        """P_STATE: role and disk go to the peer behind the data."""
+        if self.session:
+            self.pair.data[self.index].send(self.peer.told, self.role, self.disk, self.session)
+
+    def told(self, role: str, disk: int, session: int) -> None:
+        if session == self.session:
+            self.peer_role = role
+            if disk >= INCONSISTENT and not self.sync:
+                self.pdsk = disk
+
+    def options(self, protocol: str, two: bool, session: int) -> None:
+        """P_PROTOCOL_UPDATE arrives: adopted unchecked."""
+        if session == self.session:
+            self.protocol, self.two = protocol, two
+
+
+class Pair:
+    """A resource: two ends and what is between them."""
+
+    def __init__(self, world: Any, name: str, minor: int, port: int, hosts: "list[Any]", blocks: int) -> None:
+        self.world = world
+        self.name = name
+        self.minor = minor
+        self.port = port
+        self.link = world.link
+        self.uuids = 0x1000
+        self.first_uuid = self.new_uuid()
+        self.written: "set[int]" = set()
+        self.blocks = blocks
+        self.session = 0
+        self.pending: "list[Any] | None" = None
+        self.ends = [End(self, hosts[0], 0), End(self, hosts[1], 1)]
+        self.ends[0].peer, self.ends[1].peer = self.ends[1], self.ends[0]
+        for end in self.ends:
+            end.data = {block: 0 for block in range(blocks)}
+        self.data = [Stream(self.link, False), Stream(self.link, False)]
+        self.meta = [Stream(self.link, True), Stream(self.link, True)]
+        self.link.on_cut.append(self._cut)
+        self.link.on_heal.append(self._heal)
+
+    def new_uuid(self) -> int:
+        self.uuids += 0x10
+        return self.uuids << 16
+
+    def _cut(self) -> None:
+        for end in self.ends:
+            if end.session:
+                self.notice(end)
+
+    def notice(self, end: End) -> None:
+        """The ping time-out: each side finds out for itself."""
+        seconds = 0.3 + self.world.random.random() * 9.0
+        self.world.loop.at(seconds, self._timeout, end, end.session, self.link.cuts)
+
+    def _timeout(self, end: End, session: int, cuts: int) -> None:
+        if end.session == session and ((not self.link.up and self.link.cuts == cuts) or end.peer.session != session):
+            end.lose(session, CONNECTING)
+
+    def _heal(self) -> None:
+        for end in self.ends:
+            if end.session and end.peer.session != end.session:
+                self.world.loop.at(self.world.random.random(), end.lose, end.session, CONNECTING)
+        self.look()
+
+    def look(self) -> None:
+        """Both sides want to meet and can."""
+        if self.pending is None and self.link.up and all(end.conn == CONNECTING for end in self.ends):
+            self.pending = self.world.loop.at(0.05 + self.world.random.random() ** 2 * 4, self._meet)
+
+    def _meet(self) -> None:
+        self.pending = None
+        one, two = self.ends
+        if not (self.link.up and one.conn == two.conn == CONNECTING):
+            return
+        random = self.world.random
+        if (one.protocol, one.two) != (two.protocol, two.two):
+            # the side that reads the other's P_PROTOCOL first hangs up
+            which = random.choice(((one,), (two,), (one, two)))
+            for end in which:
+                self._refuse(end, "incompatible settings")
+            return
+        for stream in (*self.data, *self.meta):
+            stream.drop()
+        verdict, why = self.handshake()
+        if verdict is None:
+            return
+        self.session += 1
+        for end in self.ends:
+            end.session = self.session
+            end.meetings += 1
+            end.conn = CONNECTED
+            end.peer_role = end.peer.role
+        self.world.trace(one.host, f"drbd {self.name}: connected ({verdict}, {why})")
+        if verdict == 0:
+            for end in self.ends:
+                end.crashed = False
+                if end.disk in (CONSISTENT, OUTDATED):
+                    end.disk = UPTODATE
+            one.pdsk, two.pdsk = two.disk, one.disk
+            one.keep()
+            two.keep()
+            return
+        source, target = (one, two) if verdict > 0 else (two, one)
+        self._resync(source, target, full=abs(verdict) >= 2)
+
+    def _refuse(self, end: End, why: str) -> None:
+        end.conn = STANDALONE
+        end.protocol, end.two = "", False
+        self.world.trace(end.host, f"drbd {self.name}: StandAlone, {why}")
+
+    def handshake(self) -> "tuple[int | None, str]":
+        """(verdict, rule): 0 connected, >0 end 0 is the source, <0 the target; None: refused."""
+        one, two = self.ends
+        verdict, rule = compare(one, two)
+        if verdict == -1000:
+            self._refuse(one, "unrelated data")
+            self._refuse(two, "unrelated data")
+            return None, rule
+        if (one.disk == INCONSISTENT) != (two.disk == INCONSISTENT):
+            full = verdict == -100 or abs(verdict) == 2
+            verdict = (2 if full else 1) * (1 if one.disk > INCONSISTENT else -1)
+        if abs(verdict) == 100:
+            solved = self._split_brain(one, two) if verdict == 100 else 0
+            if not solved:
+                self.world.promises.split_brain(self)
+                for end in self.ends:
+                    self._refuse(end, "split brain")
+                return None, rule
+            verdict = solved
+        if one.role == two.role == PRIMARY and not one.two:
+            self._refuse(self.world.random.choice(self.ends), "two primaries")
+            return None, rule
+        if verdict:
+            source, target = (one, two) if verdict > 0 else (two, one)
+            if source.disk <= INCONSISTENT:
+                self._refuse(source, "shall be source, but inconsistent")
+                return None, rule
+            if target.role == PRIMARY and target.disk >= CONSISTENT:
+                self._refuse(target, "shall be target, but is Primary")
+                return None, rule
+        return verdict, rule
+
+    def _split_brain(self, one: End, two: End) -> int:
+        """after-sb-0pri discard-zero-changes, 1pri consensus, 2pri disconnect."""
+        count = (one.role == PRIMARY) + (two.role == PRIMARY)
+        if count == 2:
+            return 0
+        mine, theirs = len(one.oos), len(two.oos)
+        if mine == theirs == 0:
+            verdict = -1
+        elif theirs == 0:
+            verdict = 1
+        elif mine == 0:
+            verdict = -1
+        else:
+            return 0
+        if count == 1:
+            loser = two if verdict > 0 else one
+            if loser.role == PRIMARY:
+                return 0
+        return verdict
+
+    def _resync(self, source: End, target: End, full: bool) -> None:
+        self.world.promises.resync(self, source, target)
+        todo = source.oos | target.oos
+        if full:
+            todo |= set(range(self.blocks))
+        source.oos, target.oos = set(todo), set(todo)
+        source.disk, source.pdsk = UPTODATE, INCONSISTENT
+        target.disk, target.pdsk = INCONSISTENT, UPTODATE
+        source.sync, target.sync = "SyncSource", "SyncTarget"
+        # the sync UUID: the target is of no generation of its own until it is through
+        base = self.new_uuid()
+        if source.uuid[1]:
+            source.uuid[2:4] = [source.uuid[1], source.uuid[2]]
+        source.uuid[1] = base
+        target.uuid[0], target.uuid[1] = base, 0
+        source.keep()
+        target.keep()
+        self.world.loop.at(0.05 + self.world.random.random() * 0.3, self._resync_step, self.session)
+
+    def _resync_step(self, session: int) -> None:
+        source = next((end for end in self.ends if end.sync == "SyncSource"), None)
+        if source is None or source.session != session:
+            return
+        stream = self.data[source.index]
+        left = sorted(source.oos)[:4]
+        if left:
+            for block in left:
+                source.oos.discard(block)
+                stream.send(self._resync_write, source.peer, block, source.data[block], session)
+            self.world.loop.at(0.02 + self.world.random.random() * 0.3, self._resync_step, session)
+        else:
+            stream.send(self._resync_done, source.peer, session)
+
+    def _resync_write(self, target: End, block: int, version: int, session: int) -> None:
+        if target.session == session:
+            # behind the writes that came before it
+            target.last_disk = max(target.last_disk + 1e-6, self.world.loop.now + 0.001)
+            wait = target.last_disk - self.world.loop.now
+            self.world.loop.at(wait, self._resync_on_disk, target, block, version, session, target.incarnation)
+        else:
+            target.peer.oos.add(block)
+
+    def _resync_on_disk(self, target: End, block: int, version: int, session: int, incarnation: int) -> None:
+        if target.incarnation == incarnation:
+            target.data[block] = version
+            target.oos.discard(block)
+
+    def _resync_done(self, target: End, session: int) -> None:
+        if target.session != session or target.sync != "SyncTarget":
+            return
+        if target.oos:
+            self.world.loop.at(0.01, self._resync_done, target, session)
+            return
+        source = target.peer
+        target.uuid = [source.uuid[0], 0, source.uuid[1], source.uuid[2]]
+        target.sync = ""
+        target.disk = UPTODATE
+        target.crashed = False
+        target.keep()
+        self.meta[target.index].send(self._resync_told, source, session)
+
+    def _resync_told(self, source: End, session: int) -> None:
+        if source.session != session:
+            return
+        source.uuid[1:4] = [0, source.uuid[1], source.uuid[2]]
+        source.sync = ""
+        source.pdsk = UPTODATE
+        source.crashed = False
+        source.keep()
+
+
+def compare(one: End, two: End) -> "tuple[int, str]":
+    """drbd_uuid_compare() as end ``one`` computes it."""
+    a, b = one.uuid, two.uuid
+    if a[0] == b[0]:
+        if b[1] == 0 and a[1]:
+            if a[1] == b[2] and a[2] == b[3]:
+                a[1:4] = [0, a[1], a[2]]
+                return 1, "34"
+            return 1, "36"
+        if a[1] == 0 and b[1]:
+            if b[1] == a[2] and b[2] == a[3]:
+                b[1:4] = [0, b[1], b[2]]
+                return -1, "35"
+            return -1, "37"
+        if not one.crashed and not two.crashed:
+            return 0, "40"
+        if PRIMARY in (one.role, two.role):
+            if one.role == two.role:
+                return -100, "41"
+            return (1 if one.role == PRIMARY else -1), "41"
+        if one.crashed and two.crashed:
+            return -1, "40"
+        return (1 if one.crashed else -1), "40"
+    if a[0] == b[1]:
+        return -1, "50"
+    if a[0] in (b[2], b[3]):
+        return -2, "60"
+    if a[1] == b[0]:
+        return 1, "70"
+    if b[0] in (a[2], a[3]):
+        return 2, "80"
+    if a[1] == b[1] != 0:
+        return 100, "90"
+    if {a[2], a[3]} & {b[2], b[3]}:
+        return -100, "100"
+    return -1000, "unrelated"
