@@ -1,0 +1,116 @@
+"""Removing the package: never under a running VM's disks, and nothing of others goes."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+OURS = '/local/domain/0/backend/vbd/3/51712/script = "/etc/xen/scripts/block-xenhelper"   (n0,r3)'
+OTHER = '/local/domain/0/backend/vbd/4/51712/script = "/etc/xen/scripts/block"'
+
+
+class Host:
+    """A folder that stands in for / and programs that note how they were called."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.shim = path / "usr/local/sbin/xl"
+        self.shim.parent.mkdir(parents=True)
+        (path / "proc").mkdir()
+        (path / "proc/capabilities").write_text("control_d\n")
+        (path / "run").mkdir()
+        (path / "wants").mkdir()
+        self.program("systemctl", 'echo "$*" >> "$LOG"')
+        self.program("xenstore-read", "echo web1")
+        self.backends("")
+
+    def program(self, name: str, body: str) -> None:
+        file = self.path / name
+        file.write_text(f"#!/bin/sh\n{body}\n")
+        file.chmod(0o755)
+
+    def backends(self, lines: str) -> None:
+        self.program("xenstore-ls", f"cat <<'E'\n{lines}\nE")
+
+    def run(self, script: str, *args: str) -> "subprocess.CompletedProcess[str]":
+        text = (ROOT / "debian" / f"xenhelper.{script}").read_text()
+        for real, fake in {
+            "/proc/xen/capabilities": "proc/capabilities",
+            "/usr/local/sbin/xl": "usr/local/sbin/xl",
+            "/etc/systemd/system/*.wants": "wants",
+            "/run/systemd/system": "run",
+            "/root/.ssh/authorized_keys": "authorized_keys",
+            "/etc/xenhelper": "conf",
+            "/run/xenhelper": "run/xenhelper",
+            "/var/lib/xenhelper": "state",
+        }.items():
+            text = text.replace(real, str(self.path / fake))
+        environment = {"PATH": f"{self.path}:/usr/bin:/bin", "LOG": str(self.path / "log")}
+        return subprocess.run(
+            ["sh", "-c", text, script, *args], env=environment, capture_output=True, text=True
+        )
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+def test_removal_is_refused_while_a_vm_runs_on_our_disks(host: Host) -> None:
+    host.backends(f"{OTHER}\n{OURS}")
+    os.symlink("/usr/lib/xenhelper/xl", host.shim)
+    done = host.run("prerm", "remove")
+    assert done.returncode == 1
+    assert "web1" in done.stderr
+    assert host.shim.is_symlink() and not (host.path / "log").exists()
+
+
+@pytest.mark.parametrize("args", [("upgrade", "0.2.0"), ("failed-upgrade", "0.1.0")])
+def test_an_upgrade_touches_nothing(host: Host, args: tuple[str, ...]) -> None:
+    host.backends(OURS)
+    os.symlink("/usr/lib/xenhelper/xl", host.shim)
+    assert host.run("prerm", *args).returncode == 0
+    assert host.shim.is_symlink() and not (host.path / "log").exists()
+
+
+def test_removal_takes_the_link_and_stops_the_units(host: Host) -> None:
+    host.backends(OTHER)
+    os.symlink("/usr/lib/xenhelper/xl", host.shim)
+    os.symlink("/x", host.path / "wants/xenhelper-peer@bob.service")
+    assert host.run("prerm", "remove").returncode == 0
+    assert not host.shim.is_symlink()
+    log = (host.path / "log").read_text()
+    assert "disable --quiet xenhelper-peer@bob.service" in log
+    assert "resources" not in log
+
+
+def test_a_foreign_xl_and_a_host_without_xen(host: Host) -> None:
+    host.shim.write_text("mine")
+    (host.path / "proc/capabilities").unlink()
+    host.backends(OURS)
+    assert host.run("prerm", "remove").returncode == 0
+    assert host.shim.read_text() == "mine"
+
+
+def test_purge_leaves_others_keys_and_the_records_of_replicas(host: Host) -> None:
+    keys = host.path / "authorized_keys"
+    keys.write_text(
+        'ssh-rsa AAAA admin\ncommand="/usr/lib/xenhelper/peer-serve bob",restrict ssh-ed25519 A x\n'
+    )
+    for name in ("conf/peer_key", "conf/xenhelper.conf", "conf/notes", "state/originals/web1"):
+        (host.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (host.path / name).write_text("x")
+    done = host.run("postrm", "purge")
+    assert done.returncode == 0
+    assert keys.read_text() == "ssh-rsa AAAA admin\n"
+    assert sorted(path.name for path in (host.path / "conf").iterdir()) == ["notes"]
+    assert (host.path / "state/originals/web1").exists() and "is kept" in done.stderr
+
+
+def test_upgrade_restarts_the_daemons_but_not_the_resources(host: Host) -> None:
+    assert host.run("postinst", "configure", "0.0.9").returncode == 0
+    log = (host.path / "log").read_text()
+    assert "try-restart xenhelper-watch.service xenhelper-peer@*.service" in log
+    assert "resources" not in log
