@@ -96,8 +96,8 @@ def parse_groups(text: str) -> dict[str, Group]:
 def _rows(text: str, kind: str) -> list[dict[str, str]]:
     try:
         report: Any = json.loads(text)
-        return [row for part in report["report"] for row in part.get(kind, [])]
-    except (ValueError, KeyError, TypeError) as error:
+        return [dict(row) for part in report["report"] for row in part.get(kind, [])]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise XenhelperError(f"can't read LVM's report ({error})", "run `lvs` and `vgs` by hand") from error
 
 

@@ -193,7 +193,8 @@ def test_foreign_numbers_and_a_broken_foreign_file(world: World) -> None:
     world.write(
         "bob",
         "etc/drbd.d/foreign.res",
-        "resource x { device /dev/drbd1000; on bob { address 10.99.0.2:7800; } on al { address 10.99.0.1:7801;",
+        "resource x { device /dev/drbd1000; on bob { address 10.99.0.2:7800; } "
+        "on al { address 10.99.0.1:7801;",
     )
     world.write("alice", "etc/drbd.d/zz.res", "bogus {{{ resource y { device minor 1001; ")
     world.write("alice", "proc/net/tcp", "sl local_address\n 0: 00000000:1E7A 00000000:0000 0A\n")  # 7802
@@ -229,8 +230,8 @@ def test_a_failing_step_is_undone_on_both_hosts(world: World, step: str) -> None
 
 
 def crash_points() -> list[int]:
-    every = 1 if os.environ.get("XENHELPER_ALL_CRASHES") else 5
-    return list(range(1, 36, every))
+    every = 1 if os.environ.get("XENHELPER_ALL_CRASHES") else 7
+    return list(range(5, 34, every) if every > 1 else range(1, 36))
 
 
 @pytest.mark.parametrize("how", ["kill", "kill-after"])
@@ -252,7 +253,7 @@ def test_a_crash_at_any_step_is_finished_or_undone(world: World, point: int, how
     check_complete(world)
 
 
-@pytest.mark.parametrize("point", [8, 16, 24, 30])
+@pytest.mark.parametrize("point", [16, 25])
 def test_the_same_command_again_needs_no_reconciler(world: World, point: int) -> None:
     world.fault(f"{point} kill")
     world.run("alice", "create", config_of(world))
@@ -362,7 +363,8 @@ def test_what_policy_leaves_out_stays_out(world: World) -> None:
     world.lvm(
         "alice", {"vg0": 16 * GIB, "vg1": GIB}, {"vg0/scratch1": GIB, "vg1/x": GIB, "vg0/web1-root": GIB}
     )
-    left = "disk=['phy:/dev/vg0/scratch1,xvda,w','phy:/dev/vg1/x,xvdb,w','/i.img,raw,xvdc,w','/c.iso,,hdc:cdrom']"
+    left = "disk=['phy:/dev/vg0/scratch1,xvda,w', 'phy:/dev/vg1/x,xvdb,w'"
+    left += ", '/i.img,raw,xvdc,w', '/c.iso,,hdc:cdrom']"
     world.write("alice", "etc/xen/web1.cfg", "name='web1'\n" + left)
     world.write("alice", "etc/xen/t.cfg", WEB1.replace('"web1"', '"test-1"'))
     before = state(world)

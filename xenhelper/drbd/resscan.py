@@ -45,8 +45,9 @@ def scan_text(text: str, host: str, into: "Scan | None" = None) -> "tuple[Scan, 
                 statement.append(quoted if quoted is not None else word)
             continue
         if mark == "{":
-            if statement[:1] == ["resource"] and len(statement) > 1:
+            if "resource" in statement[:-1]:
                 where.clear()  # resources don't nest: what wasn't closed before is broken
+                statement = statement[statement.index("resource") :]
                 found.names.add(statement[1])
             where.append(statement)
         elif mark == "}":

@@ -25,23 +25,6 @@ TOOLS = (
     "modprobe",
 )
 GIB = 1 << 30
-CONFIG = """\
-host = {host}
-management = 192.168.1.{own}
-replication = 10.99.0.{own}
-[replicate]
-volume_groups = vg0,
-exclude_volumes = vg0/scratch*,
-exclude_vms = test-*,
-[allocation]
-[peers]
-[[{peer}]]
-management = 192.168.1.{other}
-replication = 10.99.0.{other}
-local_replication = 10.99.0.{own}
-[[[volume_groups]]]
-vg0 = vg0
-"""
 
 
 class World:
@@ -145,7 +128,7 @@ class World:
 
 def main() -> int:
     """The driver: this process is one host's."""
-    host, what, *args = sys.argv[1:]
+    host, what, *rest = sys.argv[1:]
     world = Path(os.environ["XH_WORLD"])
     from xenhelper import config, paths, run
     from xenhelper.errors import PeerFailed, PeerUnreachable, XenhelperError
@@ -154,12 +137,12 @@ def main() -> int:
     paths.PATH = str(world / "bin")
     run.ENV = {"PATH": paths.PATH, "XH_WORLD": str(world), "XH_HOST": host, "LC_ALL": "C.UTF-8"}
 
-    def ask(peer: str, verb: str, request: dict[str, object], timeout: float = 10.0) -> dict[str, object]:
+    def ask(peer: str, verb: str, args: dict[str, object], timeout: float = 10.0) -> dict[str, object]:
         if (world / f"{peer}.off").exists():
             raise PeerUnreachable(f"{peer} gave no answer in time over the management path")
         env = {**os.environ, "XENHELPER_ROOT": str(world / peer), "XH_HOST": peer}
         argv = [sys.executable, __file__, peer, "verb", host, verb]
-        text = messages.encode(request).decode()
+        text = messages.encode(args).decode()
         done = subprocess.run(argv, env=env, input=text, capture_output=True, text=True, timeout=timeout)
         if done.returncode < 0:
             raise PeerUnreachable(f"{peer} can't be asked: the connection was lost")
@@ -170,7 +153,7 @@ def main() -> int:
         found: dict[str, object] = answer["ok"]
         return found
 
-    client.ask = ask  # type: ignore[assignment]
+    client.ask = ask
     from xenhelper import create, forget, replicate_peer
     from xenhelper.xen import domains
 
@@ -179,7 +162,7 @@ def main() -> int:
         return [name for name in (path.read_text().split() if path.exists() else []) if name == vm]
 
     replicate_peer.domains_of = domains_of
-    domains.real_xl = lambda: str(world / "bin/xl")  # type: ignore[assignment]
+    domains.real_xl = lambda: str(world / "bin/xl")
     other = "bob" if host == "alice" else "alice"
     number = {"alice": 1, "bob": 2}
     settings = config.Config(
@@ -203,23 +186,23 @@ def main() -> int:
         minors=(1000, 1199),
         protocol="A",
     )
-    config.load = lambda path="": settings  # type: ignore[assignment]
+    config.load = lambda path="": settings
     Path(paths.CONFIG).touch()
     try:
         if what == "verb":
             from xenhelper.peer import verbs
 
-            function, schema = verbs.handler(args[1])
-            request: Any = messages.check(args[1], json.loads(sys.stdin.read()), schema)
-            sys.stdout.write(json.dumps({"ok": function(args[0], request)}))
+            function, schema = verbs.handler(rest[1])
+            request: Any = messages.check(rest[1], json.loads(sys.stdin.read()), schema)
+            sys.stdout.write(json.dumps({"ok": function(rest[0], request)}))
         elif what == "create":
-            print(json.dumps(create.main(["create", *args])))
+            print(json.dumps(create.main(["create", *rest])))
         elif what == "recover":
-            print(forget.recover(args[0]) or replicate_peer.recover(args[0]))
+            print(forget.recover(rest[0]) or replicate_peer.recover(rest[0]))
         elif what == "cli":
             from xenhelper.cli import main as cli
 
-            return cli.main(args)
+            return cli.main(rest)
     except XenhelperError as error:
         if what == "verb":
             sys.stdout.write(json.dumps({"error": error.what, "do": error.do, "exit": error.exit_code}))

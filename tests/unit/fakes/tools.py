@@ -55,7 +55,7 @@ def lvm() -> Any:
 
 def free(state: Any, group: str) -> int:
     used = sum(item["size"] for name, item in state["volumes"].items() if name.split("/")[0] == group)
-    return int(state["groups"][group]) - used
+    return int(state["groups"][group]) - int(used)
 
 
 def vg_row(state: Any, group: str) -> dict[str, str]:
@@ -64,7 +64,8 @@ def vg_row(state: Any, group: str) -> dict[str, str]:
 
 
 def lvs(args: list[str]) -> None:
-    state, rows = lvm(), []
+    state = lvm()
+    rows: list[dict[str, str]] = []
     for name, item in state["volumes"].items():
         group, volume = name.split("/")
         attr = "-wi-ao----" if item.get("open") else "-wi-a-----"
@@ -166,9 +167,8 @@ def kernel(state: Any) -> None:
                 item["disk"] = peer["disk"] = "UpToDate"
             roles = f"{item['role']}/{peer['role'] if linked else 'Unknown'}"
             disks = f"{item['disk']}/{peer['disk'] if linked else 'DUnknown'}"
-            lines.append(
-                f"{item['minor']}: cs:{'Connected' if linked else 'WFConnection'} ro:{roles} ds:{disks} A r-----"
-            )
+            link = "Connected" if linked else "WFConnection"
+            lines.append(f"{item['minor']}: cs:{link} ro:{roles} ds:{disks} A r-----")
             lines.append("    ns:0 nr:0 dw:0 dr:0 oos:0")
         proc = WORLD / host / "proc"
         proc.mkdir(parents=True, exist_ok=True)
@@ -278,9 +278,7 @@ def disk(spec: str) -> dict[str, Any]:
     if old:
         spec = spec[old.end() :]
         found["format"] = old[1] if old[1] in ("raw", "qcow2") else "raw"
-    places = (
-        [("pdev_path", str), ("vdev", str)] if old else [("pdev_path", str), ("format", str), ("vdev", str)]
-    )
+    places = ["pdev_path", "vdev"] if old else ["pdev_path", "format", "vdev"]
     while spec:
         match = re.match(r"target=(.*)", spec)
         if match:
@@ -299,7 +297,7 @@ def disk(spec: str) -> dict[str, Any]:
         elif key == "direct-io-safe":
             found["direct_io_safe"] = True
         elif places:
-            name, _ = places.pop(0)
+            name = places.pop(0)
             found[name] = key or "raw"
             if name == "vdev" and key.endswith(":cdrom"):
                 found.update(vdev=key[:-6], is_cdrom=1, removable=1, readwrite=0)
