@@ -166,11 +166,22 @@ def test_silent_peer_costs_the_askers_time_only(start: Start) -> None:
     assert 0.7 < time.monotonic() - began < 1.5
 
 
-@pytest.mark.parametrize("noise", ["'Welcome to bob!'", "'x' * 300000", "'{\"id\": 0}'", "'[]'"])
+@pytest.mark.parametrize("noise", ["'x' * 300000", "'{\"id\": 0}'", "'{nonsense'"])
 def test_garbage_instead_of_a_greeting(start: Start, noise: str) -> None:
     start(lambda: [sys.executable, "-c", f"import time; print({noise}, flush=True); time.sleep(60)"])
     with pytest.raises(PeerUnreachable, match="nonsense"):
         client.ask("bob", "hello", {}, 5.0)
+
+
+def _talkative() -> list[str]:
+    return ["sh", "-c", 'echo "Welcome to bob!"; echo; exec "$@"', "sh", *peer_fixture.command()]
+
+
+def test_what_a_login_shell_prints_first_is_passed_over(start: Start) -> None:
+    start(_talkative)
+    assert client.ask("bob", "echo", {"text": "x"})["text"] == "x"
+    answer = oneshot.ask("bob", "echo", {"text": "y"}, time.monotonic() + 10, _talkative())
+    assert answer == {"ok": {"peer": "alice", "text": "y", "pid": answer["ok"]["pid"]}}  # type: ignore[index]
 
 
 def test_an_upgraded_server_makes_way(start: Start) -> None:

@@ -10,7 +10,16 @@ import pytest
 
 from xenhelper import config, paths
 from xenhelper.cli import setup as command
-from xenhelper.errors import ConfigError, PeerFailed, Refused, UsageError, XenhelperError
+from xenhelper.errors import (
+    CommandFailed,
+    ConfigError,
+    PeerFailed,
+    PeerUnreachable,
+    Refused,
+    UsageError,
+    XenhelperError,
+)
+from xenhelper.peer import client
 from xenhelper.run import Result
 from xenhelper.setup import decide, half, host, remote
 from xenhelper.setup.decide import Link, Wishes
@@ -325,6 +334,34 @@ def test_ssh_failures_say_what_to_type(ssh: Answer) -> None:
     with pytest.raises(PeerFailed, match="^bob: x is wrong; mend it") as caught:
         remote.Remote("bob").handle({"op": "facts"})
     assert caught.value.exit_code == 3
+
+
+def test_the_channel_is_checked_both_for_who_answers_and_for_migrations(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    me = os.uname().nodename
+    answer = {"host": "bob", "you": me}
+    monkeypatch.setattr(client, "ask", lambda *_, **__: answer)
+
+    def denied(argv: list[str], **_: Any) -> Result:
+        raise CommandFailed(argv, 255, "Host key verification failed.\n", 30)
+
+    monkeypatch.setattr(half, "run", denied)
+    request = {"op": "check", "peer": "bob", "ssh_to": "bob"}
+    (warning,) = half.handle(request)["warnings"]
+    assert "needs root's ssh to bob, which fails: Host key" in warning
+    answer["host"] = "mallory"
+    with pytest.raises(XenhelperError, match="answers as mallory"):
+        half.handle(request)
+
+
+def test_a_channel_that_stays_silent_says_where_to_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(*_: Any, **__: Any) -> Any:
+        raise PeerUnreachable("bob can't be asked: Permission denied")
+
+    monkeypatch.setattr(client, "ask", silent)
+    with pytest.raises(XenhelperError, match="Permission denied; see `journalctl -u xenhelper-peer@bob`"):
+        half.handle({"op": "check", "peer": "bob", "seconds": 0})
 
 
 @pytest.mark.parametrize("typed", ["-oProxyCommand=x", "user@bob", "a b", "", "root@", "bob;id"])

@@ -47,8 +47,12 @@ def run(args: argparse.Namespace) -> int:
         print("nothing to change")
     if args.dry_run:
         return EXIT_DONE
-    half.handle({"op": "check", "peer": pairing.peer})
-    remote.handle({"op": "check", "peer": pairing.host}, timeout=90)
+    checked = [half.handle({"op": "check", "peer": pairing.peer, "ssh_to": pairing.peer})]
+    request = {"op": "check", "peer": pairing.host, "ssh_to": pairing.host}
+    checked.append(remote.handle(request, timeout=120))
+    for answer in checked:
+        for warning in answer["warnings"]:
+            print(f"  warning: {warning}")
     print(f"{pairing.host} and {pairing.peer} (xenhelper {__version__}) reach each other")
     if changed:
         _tell_sizes(remote)

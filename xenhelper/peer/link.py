@@ -204,6 +204,9 @@ class Link:
     async def _take(self, stdout: asyncio.StreamReader) -> None:
         """One line from the server."""
         line = await stdout.readline()
+        # root's .bashrc there may print something before our server starts
+        while self._clock is None and line.endswith(b"\n") and not line.startswith(b"{"):
+            line = await stdout.readline()
         if not line.endswith(b"\n"):
             raise EOFError
         answer = messages.decode(line)

@@ -49,8 +49,11 @@ def _talk(
 ) -> dict[str, object]:
     assert process.stdin is not None and process.stdout is not None
     reader = _Lines(process.stdout.fileno(), deadline)
+    line = reader.line()
+    while not line.startswith(b"{"):  # what root's .bashrc there prints
+        line = reader.line()
     try:
-        theirs = messages.decode(reader.line()).get("time")
+        theirs = messages.decode(line).get("time")
     except XenhelperError:
         raise EOFError from None
     now = time.monotonic()

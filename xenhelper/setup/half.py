@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from xenhelper import config, names, paths, statefile
-from xenhelper.errors import ConfigError, Refused, UsageError, XenhelperError
+from xenhelper.errors import CommandFailed, ConfigError, Refused, UsageError, XenhelperError
 from xenhelper.run import run
 from xenhelper.setup import host
 
@@ -186,7 +186,26 @@ def _check(request: dict[str, Any]) -> dict[str, Any]:
             f"{peer}'s address answers as {answer.get('host')} and takes this host for {answer.get('you')}",
             "check the addresses and run setup again",
         )
-    return {"answer": answer}
+    return {"warnings": _ssh_warnings(str(request.get("ssh_to", "")))}
+
+
+def _ssh_warnings(target: str) -> list[str]:
+    """`xl migrate HOST` from here runs ssh to HOST as root: say now if that won't work."""
+    if not target:
+        return []
+    try:
+        argv = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "--", f"root@{target}", "true"]
+        run(argv, timeout=30, env=agent())
+    except CommandFailed as error:
+        said = (error.stderr.strip().splitlines() or ["no answer"])[-1].strip()
+        me = os.uname().nodename
+        return [f"{me}: `xl migrate` from here needs root's ssh to {target}, which fails: {said}"]
+    return []
+
+
+def agent() -> dict[str, str]:
+    """The administrator's ssh agent may hold the key that gets in."""
+    return {key: os.environ[key] for key in ("SSH_AUTH_SOCK", "HOME") if key in os.environ}
 
 
 def _sizes(request: dict[str, Any]) -> dict[str, Any]:

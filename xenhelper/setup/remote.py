@@ -1,13 +1,13 @@
 """Reach the peer before there is a channel: over root's own ssh, as `xl migrate` does."""
 
 import json
-import os
 from typing import Any
 
 from xenhelper import __version__, names
 from xenhelper.errors import CommandFailed, PeerFailed, UsageError, XenhelperError
 from xenhelper.peer import messages
 from xenhelper.run import run
+from xenhelper.setup.half import agent
 
 COMMAND = "/usr/sbin/xenhelper setup-half"
 
@@ -41,7 +41,7 @@ class Remote:
         argv += ["--", self.destination, COMMAND]
         try:
             data = json.dumps(request).encode()
-            result = run(argv, timeout=timeout, ok=None, stdin=data, env=_agent())
+            result = run(argv, timeout=timeout, ok=None, stdin=data, env=agent())
         except CommandFailed as error:
             raise XenhelperError(f"{self.typed} gave no answer within {timeout:g} s", "try again") from error
         if result.status == 255:
@@ -66,11 +66,6 @@ class Remote:
         except PeerFailed as error:
             where = "" if error.what.startswith(self.typed) else f"{self.typed}: "
             raise PeerFailed(where + error.what, error.do, error.exit_code) from None
-
-
-def _agent() -> dict[str, str]:
-    """The administrator's ssh agent may hold the key that gets in."""
-    return {key: os.environ[key] for key in ("SSH_AUTH_SOCK", "HOME") if key in os.environ}
 
 
 def _last(text: str) -> str:

@@ -46,9 +46,8 @@ def world() -> World:
     found = World(os.uname().nodename)
     found.records = _or(found, beneath.records, {})
     found.vms = _or(found, _vms, {})
-    asked = [
-        _ask(found, peer) for peer in sorted({record.get("peer", "") for record in found.records.values()})
-    ]
+    peers = {record.get("peer", "") for record in found.records.values()}
+    asked = [_ask(found, peer) for peer in sorted(peers) if names.valid_host(peer)]
     found.intents = _or(found, intents.all_open, [])
     found.working = {
         intent["vm"] for intent in found.intents if "vm" in intent and intents.is_locked(intent["vm"])
@@ -99,8 +98,6 @@ def _ask(found: World, peer: str) -> threading.Thread:
         from xenhelper.peer import client
 
         found.peers[peer] = None
-        if not names.valid_host(peer):
-            return
         try:
             answer = client.ask(peer, "status", {}, timeout=PEER_TIMEOUT)
         except (XenhelperError, OSError):
