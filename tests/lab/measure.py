@@ -64,30 +64,23 @@ def _lasting(samples: Sequence[Sample], holds: Iterable[bool]) -> float:
 
 
 def downtime(samples: Sequence[Sample]) -> float | None:
-    """Last change of ``nr`` to the next change of ``dw`` that ``nr`` doesn't explain.
+    """From the last block received to the first block written locally.
 
-    A replicated block raises nr and dw together (dw may follow a little
-    later), so the first local write is where dw passes everything received.
+    A received block raises ``nr`` at once and ``dw`` when it is on disk; a
+    local one raises ``dw`` alone, so it makes their difference smaller than it
+    ever was. None where the samples hold no such change of hands.
     """
-    first_local = None
-    base = None
-    for index in range(1, len(samples)):
-        before, now = samples[index - 1], samples[index]
-        if now.role != "Primary":
-            base = None
-            continue
-        if base is None:
-            base = before
-        if now.written > before.written and now.received == before.received:
-            first_local = index
-            break
-    if first_local is None:
-        return None
     last = None
-    for index in range(1, first_local):
+    for index in range(1, len(samples)):
         if samples[index].received != samples[index - 1].received:
-            last = samples[index].up
-    return None if last is None else samples[first_local].up - last
+            last = index
+    if last is None:
+        return None
+    quiet = min(s.received - s.written for s in samples[: last + 1])
+    for sample in samples[last + 1 :]:
+        if sample.role == "Primary" and sample.received - sample.written < quiet:
+            return sample.up - samples[last].up
+    return None
 
 
 def summarise(samples: Sequence[Sample]) -> Migration:
