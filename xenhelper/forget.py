@@ -28,6 +28,8 @@ def run(vm: str, delete_peer_volumes: bool = False, dry: bool = False) -> list[s
 
     names.check_vm(vm)
     records = provision.vm_records(vm)
+    if not records and not dry and _finish(vm):
+        return [f"{vm}: finished what was begun"]
     if not records:
         raise XenhelperError(f"{vm} isn't replicated on this host", "`xenhelper status` lists what is")
     peer = next(iter(records.values()))["peer"]
@@ -45,6 +47,17 @@ def run(vm: str, delete_peer_volumes: bool = False, dry: bool = False) -> list[s
     finally:
         os.close(fd)
     return lines + _describe(vm, records, delete_data=False)
+
+
+def _finish(vm: str) -> bool:
+    """Go on when only an intent is left of an earlier run here."""
+    if intents.read(KIND, vm) is None:
+        return False
+    fd = intents.lock(vm)
+    try:
+        return bool(recover(vm))
+    finally:
+        os.close(fd)
 
 
 def _lines(answer: Mapping[str, Any]) -> list[str]:
@@ -124,12 +137,10 @@ def here(vm: str, peer: str, delete_data: bool) -> None:
         return
     intents.write(KIND, vm, peer=peer, delete="yes" if delete_data else "no")
     for name, record in records.items():
-        adm.down(name)
-        adm.drop_registration(int(record["minor"]))
+        adm.down(name, int(record["minor"]))
     text = resfile.read(vm)
     if text is not None and resfile.is_ours(text, vm):
         statefile.remove(resfile.path(vm))
-    adm.forget_conf(vm)
     _volumes(vm, records, delete_data)
     _restore(vm)
     for name in records:
@@ -171,14 +182,11 @@ def _restore(vm: str) -> None:
 
 
 def recover(vm: str) -> str:
-    """For the reconciler: go on with a forget that was interrupted on this host."""
+    """For the reconciler, which holds the VM's lock: go on with a forget that was
+    interrupted on this host. Returns what was done, '' when nothing was due."""
     intent = intents.read(KIND, vm)
     if intent is None:
         return ""
-    fd = intents.lock(vm, wait=0.0)
-    try:
-        check(vm, provision.vm_records(vm))
-        here(vm, intent.get("peer", ""), intent.get("delete") == "yes")
-    finally:
-        os.close(fd)
+    check(vm, provision.vm_records(vm))
+    here(vm, intent.get("peer", ""), intent.get("delete") == "yes")
     return "forgotten"

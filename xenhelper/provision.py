@@ -10,7 +10,7 @@ import os
 import time
 
 from xenhelper import intents, lease, log, paths, statefile, volumes
-from xenhelper.drbd import adm, proc, resfile, verbs
+from xenhelper.drbd import adm, bringup, proc, resfile, verbs
 from xenhelper.errors import Refused, XenhelperError
 from xenhelper.plan import Plan, from_json
 
@@ -56,7 +56,7 @@ def build(plan: Plan, role: str) -> list[str]:
         meta = f"/dev/{disk.group}/{disk.meta_name}"
         volumes.zero_start(meta)
         adm.create_md(disk.minor, meta)
-    adm.up(plan.vm, [disk.resource for disk in plan.fresh])
+    adm.up(plan.vm, {disk.resource: disk.minor for disk in plan.fresh})
     return [warning] if warning else []
 
 
@@ -89,7 +89,7 @@ def _write_resource_file(plan: Plan, first: bool) -> str:
             statefile.remove(trial)
     statefile.write_atomically(path, text.encode())
     if not first:
-        adm.adm(plan.vm, "sh-nop")
+        bringup.adm(plan.vm, "sh-nop")
     return warning
 
 
@@ -177,13 +177,11 @@ def undo(vm: str, run_id: str) -> bool:
     ours = text is not None and text == plan.resource_file()
     for disk in plan.fresh:
         if ours or _is_up_with(disk.resource, disk.minor):
-            adm.down(disk.resource)
-            adm.drop_registration(disk.minor)
+            adm.down(disk.resource, disk.minor)
     if ours:
         before = plan.resource_file_before()
         if before is None:
             statefile.remove(resfile.path(vm))
-            adm.forget_conf(vm)
         else:
             statefile.write_atomically(resfile.path(vm), before.encode())
     statefile.remove(f"{paths.DRBD_D}/.{vm}.res.{plan.id}")
@@ -221,7 +219,8 @@ def _remove_volumes(plan: Plan, role: str) -> None:
 def resources_up(vm: str) -> None:
     """Bring up those resources of ``vm`` that are down. Raises XenhelperError."""
     states = proc.read()[1]
-    down = [record["resource"] for record in vm_records(vm).values() if int(record["minor"]) not in states]
+    minors = {record["resource"]: int(record["minor"]) for record in vm_records(vm).values()}
+    down = {resource: minor for resource, minor in minors.items() if minor not in states}
     if down:
         proc.require_module()
         adm.up(vm, down)

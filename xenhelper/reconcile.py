@@ -91,6 +91,8 @@ def _resources() -> "list[dict[str, str]]":
 
 def _vm(vm: str, records: "list[dict[str, str]]", dry_run: bool) -> "list[str]":
     left: "list[str]" = []
+    if _interrupted(vm, dry_run):
+        return left  # the records are others now: the next round looks at them
     intent = intents.read("window", vm)
     if intent is not None or _unsteady(records):
         left += _close(vm, records, intent, dry_run)
@@ -99,6 +101,18 @@ def _vm(vm: str, records: "list[dict[str, str]]", dry_run: bool) -> "list[str]":
         if line:
             left.append(line)
     return left
+
+
+def _interrupted(vm: str, dry_run: bool) -> bool:
+    """Finish or undo a replicate or forget that was cut short; whether there was one."""
+    if intents.read("replicate", vm) is None and intents.read("forget", vm) is None:
+        return False
+    if not dry_run:
+        from xenhelper import forget, replicate_peer
+
+        done = replicate_peer.recover(vm, held=True) or forget.recover(vm)
+        log.event("reconciled", f"{vm}: an interrupted set-up or forget is {done}", log.NOTICE, vm=vm)
+    return True
 
 
 def _unsteady(records: "list[dict[str, str]]") -> bool:

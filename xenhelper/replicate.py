@@ -18,6 +18,7 @@ from xenhelper import (
     intents,
     lease,
     log,
+    names,
     numbers,
     paths,
     provision,
@@ -88,6 +89,9 @@ def run(request: Request) -> Outcome:
     Raises XenhelperError: then both hosts are as they were, or an open intent tells the
     next run how far this one came.
     """
+    if names.valid_vm(request.vm) and intents.read(provision.KIND, request.vm) is not None:
+        # what an interrupted run left would look like somebody else's
+        replicate_peer.recover(request.vm)
     found = consider.consider(request)
     if not found.replicated:
         return Outcome(found, ())
@@ -247,11 +251,11 @@ def _with_config(found: Considered, there: Look, text: str, message: dict[str, o
 
 def _write_vm_record(found: Considered, text: str) -> None:
     request, host = found.request, found.settings.host
-    names = list(provision.vm_records(request.vm))
+    resources = list(provision.vm_records(request.vm))
     if request.stored:
-        vmfile.write_record(request.vm, request.path, vmconfig.checksum(text), found.peer, names, host)
+        vmfile.write_record(request.vm, request.path, vmconfig.checksum(text), found.peer, resources, host)
     elif not vmfile.record(request.vm):
-        vmfile.write_record(request.vm, request.path, "", found.peer, names, host)
+        vmfile.write_record(request.vm, request.path, "", found.peer, resources, host)
 
 
 def _rename(found: Considered, resources: Mapping[str, str], message: dict[str, object]) -> None:

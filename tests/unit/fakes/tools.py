@@ -185,11 +185,7 @@ def drbdadm(args: list[str]) -> None:
         resources(Path(args[1]))
         return
     assert args[0] == "-c", args
-    included = re.findall(r'include "([^"]+)";', Path(args[1]).read_text())
-    known: dict[str, dict[str, Any]] = {}
-    for path in included:
-        if path.endswith(".res"):
-            known.update(resources(Path(path)))
+    known = resources(Path(args[1]))
     if args[2] == "sh-nop":
         return
     assert args[2] == "up", args
