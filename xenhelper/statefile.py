@@ -5,6 +5,7 @@ temporary file, fsync, rename, fsync of the folder), mode 0600, so that a crash 
 the old record or the new one. No library: the block script reads them too.
 """
 
+import _thread
 import os
 
 from xenhelper.errors import XenhelperError
@@ -16,7 +17,7 @@ def write_atomically(path: str, data: bytes, mode: int = 0o600) -> None:
     """Replace ``path`` durably by ``data``; creates missing folders with mode 0700."""
     folder = os.path.dirname(path)
     os.makedirs(folder, mode=0o700, exist_ok=True)
-    temporary = f"{folder}/.{os.path.basename(path)}.{os.getpid()}.tmp"
+    temporary = f"{folder}/.{os.path.basename(path)}.{_thread.get_native_id()}.tmp"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
         try:
