@@ -53,7 +53,7 @@ def lab(whole_lab: Lab, request: pytest.FixtureRequest) -> Iterator[Lab]:
     """
     layer = request.node.get_closest_marker("layer")
     whole_lab.reset(layer.args[0] if layer else "vm")
-    whole_lab.both(logcheck.mark)
+    marks = whole_lab.both(logcheck.mark)
     yield whole_lab
     expected = [
         name for marker in request.node.iter_markers("expects") for name in marker.args
@@ -61,7 +61,7 @@ def lab(whole_lab: Lab, request: pytest.FixtureRequest) -> Iterator[Lab]:
     report = getattr(request.node, "report_call", None)
     failed = report is None or report.failed
     try:
-        found = logcheck.problems(whole_lab, expected)
+        found = logcheck.problems(whole_lab, marks, expected)
     except Exception as error:  # a host that doesn't answer is a finding too
         found = [f"the logs can't be read: {error}"]
     if not failed and not found:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,28 +35,44 @@ HARMLESS = [
 # Where a host's logs are; the kernel's log is in the journal.
 JOURNAL = "journalctl -b all --no-pager -o short-precise 2>/dev/null || journalctl --no-pager"
 FILES = "/var/log/xen /var/log/xenhelper /var/log/libvirt"
-SINCE = "/run/lab-test-start"
+# Not xenstored-access.log: it repeats what all others write.
+LOGS = "find /var/log/xen /var/log/xenhelper -name '*.log' ! -name 'xenstored-access*' 2>/dev/null"
 
 
-def mark(host: Host) -> None:
+@dataclass(frozen=True)
+class Mark:
+    """How far a host's logs were. Kept here: the host may lose its power."""
+
+    cursor: str
+    sizes: dict[str, int]
+    serial: int
+
+
+def mark(host: Host) -> Mark:
     """Remember how far the host's logs are, for ``problems``."""
-    host.run(
-        f"journalctl -q --no-pager -n 0 --show-cursor | sed -n 's/^-- cursor: //p' > {SINCE}; "
-        "find /var/log/xen -name '*.log' -exec wc -c {} + > /run/lab-test-sizes"
+    out = host.out(
+        "journalctl -q --no-pager -n 0 --show-cursor | sed -n 's/^-- cursor: //p'; "
+        f"{LOGS} -exec stat -c '%s %n' {{}} + || true"
     )
+    cursor, *files = out.splitlines()
+    sizes = {name: int(size) for size, name in (line.split(" ", 1) for line in files)}
+    return Mark(cursor, sizes, host.machine.serial_log.stat().st_size)
 
 
-def _new_text(host: Host) -> str:
-    """What was logged since ``mark``; everything where the host has booted since."""
-    return host.run(
-        f"if [ -s {SINCE} ]; then journalctl -q --no-pager --after-cursor=\"$(cat {SINCE})\"; "
-        "else journalctl -q --no-pager -b; fi; "
-        "for f in $(find /var/log/xen -name '*.log'); do "
-        "  from=$(awk -v f=$f '$2 == f {print $1}' /run/lab-test-sizes 2>/dev/null); "
-        "  [ $(stat -c %s $f) = \"$from\" ] || { echo \"== $f\"; tail -c +$((${from:-0} + 1)) $f; }; "
-        "done",
-        timeout=180,
-    ).out.replace("\r", "")  # fmt: skip
+def new_text(host: Host, since: Mark) -> str:
+    """What the host has logged since: serial console, journal, files."""
+    with host.machine.serial_log.open("rb") as serial:
+        serial.seek(since.serial)
+        text = serial.read().decode(errors="replace")
+    if host.is_on:
+        skip = "".join(f"[{shlex.quote(name)}]={size} " for name, size in since.sizes.items())
+        script = (
+            f"journalctl -q --no-pager --after-cursor={shlex.quote(since.cursor)}; "
+            f"declare -A skip=({skip}); {LOGS} | while read -r f; do "
+            'tail -c +$((${skip[$f]:-0} + 1)) "$f"; done'
+        )
+        text += "\n" + host.run(f"bash -c {shlex.quote(script)}", timeout=180).out
+    return text.replace("\r", "")
 
 
 def find(text: str, expected: Iterable[str] = ()) -> list[str]:
@@ -69,15 +87,12 @@ def find(text: str, expected: Iterable[str] = ()) -> list[str]:
     return found
 
 
-def problems(lab: Lab, expected: Iterable[str] = ()) -> list[str]:
-    """What either host has logged since ``mark`` and mustn't have."""
+def problems(lab: Lab, marks: Sequence[Mark], expected: Iterable[str] = ()) -> list[str]:
+    """What either host has logged since its mark and mustn't have."""
     found = []
-    for host in lab.hosts:
-        if host.is_on:
-            text = _new_text(host)
-        else:
-            text = host.machine.serial_log.read_text(errors="replace")[-100_000:]
-        found += [f"{host.name}: {line}" for line in find(text, expected)]
+    for host, since in zip(lab.hosts, marks, strict=True):
+        lines = find(new_text(host, since), expected)
+        found += [f"{host.name}: {line}" for line in dict.fromkeys(lines)]
     return found
 
 
@@ -113,7 +128,7 @@ def collect(lab: Lab, target: Path) -> list[Path]:
     return written
 
 
-def tail(paths: Iterable[Path], lines: int = 60) -> str:
+def tail(paths: Iterable[Path], lines: int = 40) -> str:
     """The ends of collected logs, for a failing test's output."""
     parts = []
     for path in paths:
