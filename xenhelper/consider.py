@@ -4,12 +4,13 @@ Everything here reads (our configuration and records, LVM, the peer's own word) 
 nothing is changed. xenhelper.replicate acts on the outcome.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from xenhelper import allocate, config, names, policy, provision, replicate_peer, vmfile, volumes
-from xenhelper.drbd import resfile
+from xenhelper.drbd import proc, resfile
 from xenhelper.errors import Refused, XenhelperError
 from xenhelper.peer.client import ask
 from xenhelper.xen import vmconfig
@@ -149,8 +150,9 @@ def _peer_of(
     return settings.peer(wanted).name if wanted else settings.peer_for(vm).name
 
 
-def look(found: Considered, timeout: float = 20.0) -> Look:
-    """Ask the peer what it has. Raises PeerUnreachable, PeerFailed."""
+def look(found: Considered, timeout: float = 20.0, tidy: bool = False) -> Look:
+    """Ask the peer what it has. ``tidy``: it first finishes or undoes what an earlier run
+    of ours left there. Raises PeerUnreachable, PeerFailed."""
     peer = found.settings.peer(found.peer)
     pairs = [
         (peer.volume_groups.get(item.volume.group, ""), item.volume.name)
@@ -167,6 +169,7 @@ def look(found: Considered, timeout: float = 20.0) -> Look:
             "files": list(found.request.parsed.files),
             "bridges": list(found.request.parsed.bridges),
             "config": found.request.path,
+            "tidy": tidy,
         },
         timeout=timeout,
     )
@@ -192,6 +195,7 @@ def check(found: Considered, there: Look) -> None:
         )
     if not found.fresh:
         return
+    proc.require_module()
     if there.problem:
         raise Refused(there.problem)
     if there.resource_file == "foreign":
@@ -219,7 +223,7 @@ def check(found: Considered, there: Look) -> None:
 def _check_volume(found: Considered, there: Look, volume: volumes.Volume) -> str:
     """Whether ``volume`` can have its copy there; returns the group that takes it."""
     vm, peer = found.request.vm, found.peer
-    if volume.open:
+    if volume.open and _still_open(volume):
         used = volumes.users(volume) or "held open by somebody"
         raise Refused(
             f"{volume.path} is in use on {found.settings.host}: {used}",
@@ -245,6 +249,14 @@ def _check_volume(found: Considered, there: Look, volume: volumes.Volume) -> str
             "grow it to one with lvextend",
         )
     return group
+
+
+def _still_open(volume: volumes.Volume) -> bool:
+    """Whether it is more than a probe's passing look (udev, multipath)."""
+    if volumes.users(volume):
+        return True
+    time.sleep(0.7)
+    return any(other.full_name == volume.full_name and other.open for other in volumes.volumes())
 
 
 def _check_room(host: str, free: Mapping[str, int], need: Mapping[str, int]) -> None:

@@ -17,7 +17,8 @@ from xenhelper.errors import XenhelperError
 
 @dataclass(frozen=True)
 class Disk:
-    """One disk. ``fresh``: this plan creates it; otherwise it exists and is only listed."""
+    """One disk; sizes in bytes. ``fresh``: this plan creates it; otherwise it exists and is
+    only listed (its metadata's sizes are 0 then)."""
 
     vdev: str
     resource: str
@@ -28,6 +29,8 @@ class Disk:
     peer_group: str
     name: str
     secret: str
+    meta_size: int
+    peer_meta_size: int
     fresh: bool = True
 
     @property
@@ -59,7 +62,16 @@ class Plan:
             return self
         if host != self.peer:
             raise XenhelperError(f"the plan for {self.vm} is for {self.host} and {self.peer}, not for {host}")
-        turned = tuple(replace(disk, group=disk.peer_group, peer_group=disk.group) for disk in self.disks)
+        turned = tuple(
+            replace(
+                disk,
+                group=disk.peer_group,
+                peer_group=disk.group,
+                meta_size=disk.peer_meta_size,
+                peer_meta_size=disk.meta_size,
+            )
+            for disk in self.disks
+        )
         return replace(
             self,
             host=self.peer,
@@ -142,8 +154,10 @@ def _check(plan: Plan) -> None:
             volumes.valid_name(name) for name in (disk.group, disk.peer_group, disk.meta_name)
         )
         sane = sane and names.valid_vdev(disk.vdev) and type(disk.fresh) is bool
-        numbers = (disk.minor, disk.port, disk.size)
+        numbers = (disk.minor, disk.port, disk.size, disk.meta_size, disk.peer_meta_size)
         sane = sane and all(type(number) is int and number >= 0 for number in numbers)
         sane = sane and disk.minor < 1 << 20 and 0 < disk.port < 65536 and 0 < disk.size < 1 << 60
+        if sane and disk.fresh:
+            sane = min(disk.meta_size, disk.peer_meta_size) >= volumes.meta_bytes(disk.size, 512)
     if not sane or len({disk.resource for disk in plan.disks}) != len(plan.disks):
         raise XenhelperError(f"the replication plan for {plan.vm} has values out of range")

@@ -61,18 +61,11 @@ def build(plan: Plan, role: str) -> list[str]:
 
 
 def _make_volumes(plan: Plan, role: str) -> None:
-    _, groups = volumes.facts(*(disk.group for disk in plan.fresh))
     for disk in plan.fresh:
-        group = groups.get(disk.group)
-        if group is None:
-            raise Refused(
-                f"{plan.host} has no volume group {disk.group}",
-                "make it, or map another in the configuration",
-            )
         tags = volumes.tags_for(plan.vm, disk.resource, disk.minor, disk.port, plan.id)
         if role == TARGET:
             volumes.create(disk.group, disk.name, disk.size, tags)
-        volumes.create(disk.group, disk.meta_name, volumes.meta_bytes(disk.size, group.extent), tags)
+        volumes.create(disk.group, disk.meta_name, disk.meta_size, tags)
 
 
 def _write_resource_file(plan: Plan, first: bool) -> str:

@@ -118,27 +118,27 @@ def _stale(found: Considered) -> bool:
 def _first(found: Considered) -> Outcome:
     """Some disks get their resource now."""
     request = found.request
-    there = consider.look(found)
+    there = consider.look(found, tidy=True)
     consider.check(found, there)
     _mention_missing(found, there)
     if request.stored:
         agreed = vmfile.record(request.vm).get("sha256", "")
         # a conflict shows before anything is made
         vmfile.must_send(request.path, there.file, request.text, request.text, agreed, found.peer)
-    plan, text, specs = _set_up(found)
+    plan, text, specs = _set_up(found, there)
     resources = {disk.vdev: disk.resource for disk in plan.fresh} | found.keep
     _commit(found, there, plan, text, resources)
     return Outcome(found, tuple(specs), plan.fresh)
 
 
-def _set_up(found: Considered) -> tuple[Plan, str, list[str]]:
+def _set_up(found: Considered, there: Look) -> tuple[Plan, str, list[str]]:
     """Numbers, intents, volumes, resources, first sync begun; undone if anything fails."""
     ours, theirs = numbers.leases(found)
     try:
         if intents.read(provision.KIND, found.request.vm) is not None:
             raise Refused(f"{found.request.vm} is being set up from {found.peer} at this moment", "try again")
         slots = numbers.slots_for(found, numbers.survey_of(theirs))
-        plan = make_plan(found, slots)
+        plan = make_plan(found, there, slots)
         resources = {slot.vdev: slot.resource for slot in slots} | found.keep
         text, specs = rewrite.rewritten(found, resources)
         provision.reserve(plan, provision.SOURCE, ours)
@@ -208,7 +208,7 @@ def _again(found: Considered) -> Outcome:
     same = text == request.text and vmconfig.checksum(text) == record.get("sha256")
     if same and record.get("config") == request.path:
         return outcome
-    asking = Background(lambda: consider.look(found, _SHORT))
+    asking = Background(lambda: consider.look(found, _SHORT, tidy=True))
     if text != request.text:
         rewrite.prove(found, text, specs, found.keep)
     message: dict[str, object] = {"vm": request.vm, "id": ""}
@@ -275,7 +275,7 @@ def _mention_missing(found: Considered, there: Look) -> None:
         warn(f"{found.request.vm} couldn't run on {found.peer}, which lacks {', '.join(there.missing)}")
 
 
-def make_plan(found: Considered, slots: Sequence[allocate.Slot]) -> Plan:
+def make_plan(found: Considered, there: Look, slots: Sequence[allocate.Slot]) -> Plan:
     """The plan for all of the VM's resources: those it has, and the fresh ones on ``slots``."""
     request, settings = found.request, found.settings
     peer = settings.peer(found.peer)
@@ -288,8 +288,12 @@ def make_plan(found: Considered, slots: Sequence[allocate.Slot]) -> Plan:
         assert item.volume is not None
         slot, volume = by_vdev[item.vdev], item.volume
         groups = volume.group, peer.volume_groups[volume.group]
+        extents = found.groups[groups[0]].extent, int(there.groups[groups[1]]["extent"])
+        meta = volumes.meta_bytes(volume.size, extents[0]), volumes.meta_bytes(volume.size, extents[1])
         numbers = slot.minor, slot.port, volume.size
-        disks.append(Disk(slot.vdev, slot.resource, *numbers, *groups, volume.name, resfile.new_secret()))
+        disks.append(
+            Disk(slot.vdev, slot.resource, *numbers, *groups, volume.name, resfile.new_secret(), *meta)
+        )
     ends = settings.host, peer.local_replication, found.peer, peer.replication
     return Plan(os.urandom(8).hex(), request.vm, *ends, settings.protocol, tuple(disks))
 
@@ -303,4 +307,4 @@ def _existing(record: Mapping[str, str], secrets: Mapping[str, str]) -> Disk:
             "restore /etc/drbd.d from the other host",
         )
     numbers = int(record["minor"]), int(record["port"]), int(record["size_bytes"])
-    return Disk(record["vdev"], name, *numbers, here[0], there[0], here[1], secrets[name], fresh=False)
+    return Disk(record["vdev"], name, *numbers, here[0], there[0], here[1], secrets[name], 0, 0, fresh=False)

@@ -18,8 +18,11 @@ _LOCK_WAIT = 25.0
 
 
 def serve_look(peer: str, args: dict[str, Any]) -> dict[str, Any]:
-    """Facts for a decision; changes nothing. See replicate.Look for the answer."""
+    """Facts for a decision (consider.Look). Changes nothing, but for an interrupted run's
+    remains when asked to ``tidy``."""
     vm = names.check_vm(args["vm"])
+    if args["tidy"] and intents.read(provision.KIND, vm) is not None:
+        recover(vm)
     known, groups = volumes.facts(*args["groups"])
     wanted = set(args["volumes"])
     answer: dict[str, Any] = {

@@ -15,7 +15,8 @@ def rewritten(found: Considered, resources: Mapping[str, str]) -> tuple[str, lis
     for disk in request.parsed.disks:
         resource = resources.get(str(disk.get("vdev")))
         specs.append(vmconfig.spec(vmconfig.replicated(disk, resource) if resource else disk))
-    return vmconfig.compose(request.original, request.vm, found.peer, specs), specs
+    hosts = (found.settings.host, found.peer)
+    return vmconfig.compose(request.original, request.vm, hosts, specs), specs
 
 
 def prove(found: Considered, text: str, specs: Sequence[str], resources: Mapping[str, str]) -> None:

@@ -154,7 +154,7 @@ config_texts = st.text(st.characters(codec="utf-8", exclude_characters="\r"), ma
 
 @given(config_texts, config_texts)
 def test_the_block_goes_in_and_comes_out_without_a_trace(text: str, after: str) -> None:
-    whole = vmconfig.compose(text, "web1", "bob", ["vdev=xvda,target=web1-xvda", "a'b\\c"])
+    whole = vmconfig.compose(text, "web1", ("bob", "alice"), ["vdev=xvda,target=web1-xvda", "a'b\\c"])
     assert vmconfig.split(whole) == (text, vmconfig.Block("web1", True))
     rest, block = vmconfig.split(whole + after)
     assert block == vmconfig.Block("web1", True)
@@ -166,11 +166,11 @@ def test_bytes_of_any_encoding_survive(tmp_path: Path, monkeypatch: pytest.Monke
     raw = b"# caf\xe9 \xff\nname='x'"
     (tmp_path / "x.cfg").write_bytes(raw)
     text = vmconfig.read_file("/x.cfg")
-    assert vmconfig.to_bytes(vmconfig.split(vmconfig.compose(text, "x", "bob", []))[0]) == raw
+    assert vmconfig.to_bytes(vmconfig.split(vmconfig.compose(text, "x", ("bob", "alice"), []))[0]) == raw
 
 
 def test_an_edited_or_damaged_block_is_noticed() -> None:
-    whole = vmconfig.compose("name='web1'\n", "web1", "bob", ["vdev=xvda,target=a"])
+    whole = vmconfig.compose("name='web1'\n", "web1", ("bob", "alice"), ["vdev=xvda,target=a"])
     assert vmconfig.split(whole.replace("target=a", "target=b"))[1] == vmconfig.Block("web1", False)
     for broken in (whole.replace(vmconfig.END, ""), whole + whole, whole.replace("checksum", "sum")):
         with pytest.raises(XenhelperError, match="damaged"):
@@ -180,7 +180,7 @@ def test_an_edited_or_damaged_block_is_noticed() -> None:
 def test_the_quick_check_finds_the_mark_that_compose_writes() -> None:
     from xenhelper import create
 
-    whole = vmconfig.compose("name='web1'\n", "web1", "bob", []).encode()
+    whole = vmconfig.compose("name='web1'\n", "web1", ("bob", "alice"), []).encode()
     start = whole.rfind(create._MARK)
     assert start > 0 and whole[start + len(create._MARK) :].startswith(b"web1, ")
 
@@ -295,7 +295,11 @@ def test_a_volume_beneath_a_foreign_resource_is_refused() -> None:
 
 
 def a_plan(*disks: plan.Disk) -> plan.Plan:
-    made = disks or (plan.Disk("xvda", "web1-xvda", 1000, 7800, 1 << 30, "vg0", "vg9", "web1", "ab" * 16),)
+    made = disks or (
+        plan.Disk(
+            "xvda", "web1-xvda", 1000, 7800, 1 << 30, "vg0", "vg9", "web1", "ab" * 16, 1 << 22, 1 << 23
+        ),
+    )
     return plan.Plan("1f", "web1", "bob", "10.99.0.2", "alice", "10.99.0.1", "A", made)
 
 
@@ -354,6 +358,8 @@ def test_a_plan_survives_its_journey_and_bad_ones_do_not() -> None:
                 {"vdev": "/"},
                 {"fresh": 1},
                 {"peer_group": ""},
+                {"meta_size": 4096},
+                {"peer_meta_size": None},
             )
         ),
     ):
@@ -582,7 +588,7 @@ def sent(text: str, agreed: str = "") -> vmfile.Sent:
 
 
 def test_when_the_peers_config_is_replaced() -> None:
-    block = vmconfig.compose("name='a'\n", "a", "bob", [])
+    block = vmconfig.compose("name='a'\n", "a", ("bob", "alice"), [])
     agreed = vmconfig.checksum("agreed")
 
     def call(there: vmfile.Sent, before: str, after: str) -> bool:
@@ -592,7 +598,7 @@ def test_when_the_peers_config_is_replaced() -> None:
     assert not call(sent(block), "a", block)
     assert call(sent("agreed"), "changed", block)
     assert call(sent("name='a'\n"), "name='a'\n", block)
-    assert call(sent(vmconfig.compose("name='a'\n", "a", "bob", ["x"])), "q", block)
+    assert call(sent(vmconfig.compose("name='a'\n", "a", ("bob", "alice"), ["x"])), "q", block)
     assert call(sent("theirs", agreed=vmconfig.checksum("theirs")), "q", block)
     with pytest.raises(vmfile.Conflict) as caught:
         call(sent("name='b'\n"), "name='a'\n", block)
@@ -656,7 +662,17 @@ def test_a_thousand_resources_are_surveyed_quickly(tmp_path: Path, monkeypatch: 
     for n in range(500):
         disks = tuple(
             plan.Disk(
-                v, f"vm{n}-{v}", 1000 + 2 * n + i, 7000 + 2 * n + i, 1, "vg0", "vg0", f"v{n}{v}", "ab" * 16
+                v,
+                f"vm{n}-{v}",
+                1000 + 2 * n + i,
+                7000 + 2 * n + i,
+                1,
+                "vg0",
+                "vg0",
+                f"v{n}{v}",
+                "ab" * 16,
+                9,
+                9,
             )
             for i, v in enumerate(("xvda", "xvdb"))
         )

@@ -142,11 +142,12 @@ def split(text: str) -> tuple[str, Block | None]:
     return rest, Block(match["vm"], _sum(match["body"]) == match["sum"])
 
 
-def compose(original: str, vm: str, peer: str, specs: Sequence[str]) -> str:
-    """``original`` with our block for these disk specifications at its end."""
+def compose(original: str, vm: str, hosts: Sequence[str], specs: Sequence[str]) -> str:
+    """``original`` with our block for these disk specifications at its end; the same
+    whichever of the two hosts writes it."""
     body = f"disk = {disk_list(specs)}\n"
     return (
-        f"{original}\n{BEGIN} VM {vm}, disks replicated with {peer}.\n"
+        f"{original}\n{BEGIN} VM {vm}, disks replicated between {' and '.join(sorted(hosts))}.\n"
         "# Change the disk lines above, not this block: it is written anew from them at the next\n"
         f"# `xl create`. `xenhelper forget {vm}` takes it out again.\n"
         f"# checksum {_sum(body)}\n{body}{END}\n"

@@ -134,6 +134,8 @@ def main() -> int:
     from xenhelper.errors import PeerFailed, PeerUnreachable, XenhelperError
     from xenhelper.peer import client, messages
 
+    real = os.uname()
+    os.uname = lambda: os.uname_result((real[0], host, *real[2:]))
     paths.PATH = str(world / "bin")
     run.ENV = {"PATH": paths.PATH, "XH_WORLD": str(world), "XH_HOST": host, "LC_ALL": "C.UTF-8"}
 

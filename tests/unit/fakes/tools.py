@@ -2,8 +2,8 @@
 
 The world is a folder with a root folder per host. LVM's state is WORLD/HOST.lvm.json, the
 kernels' DRBD state WORLD/drbd.json; /proc/drbd of both hosts is written from it. Every
-call is counted in WORLD/calls, and WORLD/fault (``N kill`` or ``N fail`` or
-``fail TEXT``) makes the Nth, or one whose command line holds TEXT, go wrong.
+call is counted in WORLD/calls, and WORLD/fault (``N kill``, ``N kill-after``, ``N fail``,
+``N power`` or ``fail TEXT``, ``power TEXT``) makes the Nth, or one whose command line holds TEXT, go wrong.
 """
 
 import fcntl
@@ -43,7 +43,8 @@ def fault(line: str) -> str:
     plan = (WORLD / "fault").read_text().split(None, 1) if (WORLD / "fault").exists() else []
     if plan and plan[0] == str(number):
         return plan[1].strip()
-    return "fail" if plan and plan[0] == "fail" and plan[1].strip() in f"{HOST} {line}" else ""
+    hit = bool(plan) and plan[0] in ("fail", "power") and plan[1].strip() in f"{HOST} {line}"
+    return plan[0] if hit else ""
 
 
 # LVM
@@ -308,6 +309,9 @@ def main() -> None:
     with (WORLD / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         wrong = fault(" ".join([name, *args]))
+        if wrong == "power":
+            (WORLD / f"{HOST}.off").touch()
+            wrong = "kill"
         if wrong == "kill":
             os.kill(os.getppid(), signal.SIGKILL)
             sys.exit(1)
