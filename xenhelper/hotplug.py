@@ -10,7 +10,7 @@ import os
 import sys
 import time
 
-from xenhelper import log, names, paths, permits, statefile
+from xenhelper import log, names, paths, permits, statefile, stepdown
 from xenhelper.drbd import events, show, verbs
 from xenhelper.errors import CommandFailed, PeerUnreachable, Refused, XenhelperError
 from xenhelper.xen import domains
@@ -124,15 +124,14 @@ def add(disk: Disk) -> None:
                 raise Refused(
                     f"{disk.resource} is in use on this host by {', '.join(users)}", "stop that first"
                 )
-            mine = False
-        else:
-            resource = _promote(disk, resource, deadline)
-            mine = True
+            # left by a `remove` that never ran; the other host may be Primary by now, too
+            stepdown.step_down(disk.resource, 8.0)
+            resource = _up(disk)
+        resource = _promote(disk, resource, deadline)
         try:
             _publish(disk, resource.minor)
         except BaseException:
-            if mine:
-                verbs.secondary(resource.minor, 3.0)
+            verbs.secondary(resource.minor, 3.0)
             raise
     finally:
         os.close(held)
@@ -279,16 +278,12 @@ def _remember(disk: Disk) -> None:
 
 def remove(disk: Disk) -> None:
     """Demote; as a migration's source, close the window. Raises XenhelperError."""
-    held = lock(disk.resource, 20.0)
+    held = lock(disk.resource, 10.0)
     try:
         resource = events.one(disk.resource)
         if resource is None or resource.minor < 0 or disk.other_users():
             return
-        if resource.role == events.PRIMARY:
-            alone = not resource.connected
-            verbs.secondary(resource.minor, 12.0)
-            if alone:
-                permits.grant_survivor(disk.resource, resource.minor)
+        stepdown.step_down(disk.resource, 22.0)
         drop_pages(disk.record.get("volume", ""))
         if resource.connected:
             close(disk.resource, disk.record.get("protocol", "A"))

@@ -14,6 +14,8 @@ from xenhelper.drbd import events
 from xenhelper.errors import CommandFailed, Refused
 from xenhelper.run import run
 
+# seconds: ages are counted in ticks of the kernel's clock
+_GRAIN = 0.02
 _SUMMARY = "/sys/kernel/debug/drbd/resources/{}/in_flight_summary"
 
 
@@ -46,6 +48,18 @@ def oldest_write_ms(text: str) -> "int | None":
     return oldest
 
 
+def unconfirmed_since(name: str, switched: float) -> bool:
+    """Whether a write from before ``switched`` (monotonic seconds) is in DRBD's transfer
+    log: in flight, or acknowledged at protocol A and not confirmed by the peer yet."""
+    looked = time.monotonic()  # before the ages are read: a pause in between must not count
+    try:
+        with open(paths.ROOT + _SUMMARY.format(name), encoding="ascii", errors="replace") as summary:
+            age = oldest_write_ms(summary.read())
+    except OSError:
+        return False  # no debugfs: nothing to go by
+    return age is not None and looked - age / 1000 <= switched + _GRAIN
+
+
 def drain(name: str, minor: int, switched: float, seconds: float) -> None:
     """Wait until no write from before ``switched`` (monotonic seconds) is in flight.
 
@@ -55,20 +69,11 @@ def drain(name: str, minor: int, switched: float, seconds: float) -> None:
     Raises Refused when ``seconds`` aren't enough or the peer is lost meanwhile.
     """
     deadline = time.monotonic() + seconds
-    path = paths.ROOT + _SUMMARY.format(name)
-    while True:
-        try:
-            with open(path, encoding="ascii", errors="replace") as summary:
-                age = oldest_write_ms(summary.read())
-        except OSError:
-            age = None  # no debugfs: resume-io alone must do, bounded below
-        if age is None or age / 1000 < time.monotonic() - switched:
-            break
+    # without debugfs resume-io alone must do, bounded below
+    while unconfirmed_since(name, switched):
         _check(name)
         if time.monotonic() > deadline:
-            raise Refused(
-                f"{name}: writes are in flight for {age} ms, the link is too slow or stuck", "try again later"
-            )
+            raise Refused(f"{name}: writes stay in flight, the link is too slow or stuck", "try again later")
         time.sleep(0.05)
     try:
         run(["drbdsetup", "resume-io", str(minor)], timeout=max(1.0, deadline - time.monotonic()))
