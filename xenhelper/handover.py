@@ -15,9 +15,15 @@ from xenhelper.drbd import barrier, events, show, verbs
 from xenhelper.errors import PeerFailed, PeerUnreachable, Refused
 from xenhelper.xen import domains
 
+TYPE_CHECKING = False  # importing typing costs the hook
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _GRANTS = paths.RUN + "/granted"
 # how long the source's word holds: it is given while the guest is suspended
 _FRESH = 60.0
+# seconds after which a look at the guest is no news any more
+_LOOK_AGAIN = 0.3
 
 
 def _boottime() -> float:
@@ -103,13 +109,15 @@ def _ask_grant(resource: str, domain: str, peer: str, deadline: float) -> None:
 # -- source --------------------------------------------------------------------------
 
 
-def grant(name: str, seconds: float = 12.0) -> None:
+def grant(name: str, resumed: "Callable[[], bool]", seconds: float = 12.0) -> None:
     """Grant one resource of a suspended guest to the peer. Safe to run twice.
 
-    Precondition: the caller saw the guest suspended. Raises Refused and leaves the
-    permission at no when anything isn't as it must be.
+    Precondition: the caller saw the guest suspended just now; ``resumed`` looks whether
+    it goes on meanwhile (xl gave up), asked again when this took its time. Raises
+    Refused and leaves the permission at no when anything isn't as it must be.
     """
-    deadline = time.monotonic() + seconds
+    started = time.monotonic()
+    deadline = started + seconds
     held = hotplug.lock(f"grant-{name}", seconds)
     try:
         resource = barrier.quiet(name, seconds)
@@ -126,6 +134,8 @@ def grant(name: str, seconds: float = 12.0) -> None:
             verbs.net_options(settings.local, settings.remote, "C", False)
             barrier.drain(name, resource.minor, time.monotonic(), max(1.0, deadline - time.monotonic()))
             barrier.quiet(name, max(1.0, deadline - time.monotonic()))
+        if time.monotonic() - started > _LOOK_AGAIN and resumed():
+            raise Refused(f"{name}: the guest goes on here, the migration was given up")
         verbs.net_options(settings.local, settings.remote, "C", True)
     finally:
         os.close(held)
@@ -146,7 +156,14 @@ def serve_grant(peer: str, args: "dict[str, str]") -> "dict[str, object]":
         if time.monotonic() > deadline:
             raise Refused(f"{vm} isn't suspended for a migration", f"here: {here or 'no such domain'}")
         time.sleep(0.1)
-    grant(name)
+
+    def resumed() -> bool:
+        return not any(domain.suspended for domain in domains.find(vm))
+
+    grant(name, resumed)
+    if resumed():
+        take_back(name)
+        raise Refused(f"{vm} goes on here, the migration was given up")
     return {"granted": True}
 
 
@@ -163,6 +180,12 @@ def serve_revoke(peer: str, args: "dict[str, str]") -> "dict[str, object]":
     Keeps protocol C: whatever was acknowledged since is on both disks.
     """
     name, _ = _of_peer(peer, args["resource"])
+    take_back(name)
+    return {}
+
+
+def take_back(name: str) -> None:
+    """Two-primaries no again, protocol C kept. Raises CommandFailed when both are Primary."""
     held = hotplug.lock(f"grant-{name}", 5.0)
     try:
         settings = show.one(name)
@@ -170,7 +193,6 @@ def serve_revoke(peer: str, args: "dict[str, str]") -> "dict[str, object]":
             verbs.net_options(settings.local, settings.remote, "C", False)
     finally:
         os.close(held)
-    return {}
 
 
 def _of_peer(peer: str, resource: str) -> "tuple[str, dict[str, str]]":

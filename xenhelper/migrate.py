@@ -178,7 +178,7 @@ def _migrate(argv: "list[str]", window: Window, domid: int, ignored: "Iterable[s
                 continue
             if store.next_event(0.5) and _suspended(domid):
                 granted = True
-                _grant(window)
+                _grant(window, domid)
     finally:
         if store is not None:
             store.close()
@@ -202,9 +202,14 @@ def _suspended(domid: int) -> bool:
     return any(domain.domid == domid and domain.suspended for domain in domains.listing())
 
 
-def _grant(window: Window) -> None:
+def _resumed(domid: int) -> bool:
+    """The guest goes on here; a domain that is gone doesn't."""
+    return any(domain.domid == domid and not domain.suspended for domain in domains.listing())
+
+
+def _grant(window: Window, domid: int) -> None:
     try:
-        window.grant()
+        window.grant(lambda: _resumed(domid))
     except XenhelperError as error:
         # nothing is lost: the destination's `add` asks again, and fails if it must
         log.event("note", f"{window.vm}: not handed over yet: {error}", log.WARNING, vm=window.vm)

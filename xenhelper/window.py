@@ -7,6 +7,7 @@ says that a window may be open; see intents.py for who may act on it.
 
 import os
 import time
+from collections.abc import Callable
 
 from xenhelper import handover, hotplug, intents, log, names, paths, statefile
 from xenhelper.drbd import barrier, events, show, verbs
@@ -64,10 +65,18 @@ class Window:
         verbs.net_options(settings.local, settings.remote, "C", False)
         barrier.drain(name, state.minor, time.monotonic(), _DRAIN)
 
-    def grant(self) -> None:
-        """The guest is suspended: hand its disks over, and tell the peer so."""
+    def grant(self, resumed: "Callable[[], bool]") -> None:
+        """The guest is suspended: hand its disks over, and tell the peer so.
+
+        ``resumed`` looks whether it goes on here meanwhile; what was granted is taken
+        back then. Raises XenhelperError.
+        """
         for name in self.resources:
-            handover.grant(name)
+            handover.grant(name, resumed)
+        if resumed():
+            for name in self.resources:
+                handover.take_back(name)
+            raise Refused(f"{self.vm} goes on here, the migration was given up")
         try:
             client.ask(self.peer, "granted", {"resources": self.resources}, timeout=3.0)
         except (PeerUnreachable, PeerFailed) as error:
@@ -114,9 +123,14 @@ def close_one(name: str, seconds: float) -> str:
         both = state.role == events.PRIMARY and state.peer_role == events.PRIMARY
         if not both:
             try:
-                hotplug.close(name, steady)
+                # a grant that is under way comes first, so that none follows the closing
+                held = hotplug.lock(f"grant-{name}", max(1.0, deadline - time.monotonic()))
+                try:
+                    hotplug.close(name, steady)
+                finally:
+                    os.close(held)
                 continue
-            except CommandFailed as error:
+            except (CommandFailed, Refused) as error:
                 if time.monotonic() > deadline:
                     return f"{name}: {error}"
         elif time.monotonic() > deadline:
