@@ -43,11 +43,12 @@ def all_open() -> "list[dict[str, str]]":
     return [record for record in found if record is not None]
 
 
-def lock(vm: str, wait: float = 10.0, inherit: bool = False) -> int:
+def lock(vm: str, wait: float = 10.0, inherit: bool = False, who: str = "a change") -> int:
     """Take ``vm``'s lock and return its descriptor; closing it (or dying) lets go.
 
-    ``inherit`` hands it on to a program started later (the real xl). Raises Refused
-    when somebody else holds it for longer than ``wait`` seconds.
+    ``inherit`` hands it on to a program started later (the real xl), ``who`` is what
+    others read of the holder. Raises Refused when somebody else holds it for longer
+    than ``wait`` seconds.
     """
     os.makedirs(paths.LOCKS, mode=0o700, exist_ok=True)
     fd = os.open(f"{paths.LOCKS}/vm-{vm}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -66,16 +67,25 @@ def lock(vm: str, wait: float = 10.0, inherit: bool = False) -> int:
                 ) from None
             time.sleep(0.1)
     os.ftruncate(fd, 0)
-    os.pwrite(fd, f"pid {os.getpid()}\n".encode(), 0)
+    os.pwrite(fd, f"{who}, pid {os.getpid()}\n".encode(), 0)
     os.set_inheritable(fd, inherit)
     return fd
 
 
+def holder(vm: str) -> "str | None":
+    """Who is at work on ``vm`` on this host right now (``who`` of :func:`lock` and a pid);
+    None when nobody is."""
+    os.makedirs(paths.LOCKS, mode=0o700, exist_ok=True)
+    fd = os.open(f"{paths.LOCKS}/vm-{vm}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return None
+    except BlockingIOError:
+        return os.pread(fd, 200, 0).decode("utf-8", "replace").strip()
+    finally:
+        os.close(fd)
+
+
 def is_locked(vm: str) -> bool:
     """Whether somebody is at work on ``vm`` on this host right now."""
-    try:
-        fd = lock(vm, wait=0.0)
-    except Refused:
-        return True
-    os.close(fd)
-    return False
+    return holder(vm) is not None

@@ -6,12 +6,14 @@ runs). Does by itself what is safe; says what only a person can decide, with com
 
 import os
 
-from xenhelper import handover, intents, log, names, paths, permits, statefile, window
+from xenhelper import handover, hotplug, intents, log, names, paths, permits, statefile, stepdown, window
 from xenhelper.drbd import bringup, events, show
 from xenhelper.errors import PeerFailed, PeerUnreachable, Refused, XenhelperError
 from xenhelper.peer import client
 from xenhelper.xen import domains
+from xenhelper.xen.xenstore import Xenstore
 
+_WHO = "reconcile"
 CLOSE, LEAVE, DESTROY_INCOMING = "close", "leave", "destroy-incoming"
 
 
@@ -65,16 +67,18 @@ def reconcile(vms: "list[str] | None" = None, dry_run: bool = False) -> "list[st
     """Reconcile these VMs, or all. Returns what is left for a person, one line each."""
     left: "list[str]" = []
     records = _resources()
+    domains_here = domains.listing() if records else []
     wanted = sorted({record["vm"] for record in records} | {i["vm"] for i in intents.all_open()})
     for vm in wanted:
         if vms is not None and vm not in vms:
             continue
         try:
-            fd = intents.lock(vm, wait=0.0)
+            fd = intents.lock(vm, wait=0.0, who=_WHO)
         except Refused:
             continue  # somebody is at work on it
         try:
-            left += _vm(vm, [record for record in records if record["vm"] == vm], dry_run)
+            here = [domain for domain in domains_here if names.base_vm(domain.name) == vm]
+            left += _vm(vm, [record for record in records if record["vm"] == vm], here, dry_run)
         except XenhelperError as error:
             left.append(f"{vm}: {error}")
         finally:
@@ -89,12 +93,17 @@ def _resources() -> "list[dict[str, str]]":
     return [record for record in found if record and "vm" in record and "resource" in record]
 
 
-def _vm(vm: str, records: "list[dict[str, str]]", dry_run: bool) -> "list[str]":
+def _vm(vm: str, records: "list[dict[str, str]]", here: "list[domains.Domain]", dry_run: bool) -> "list[str]":
     left: "list[str]" = []
     if _interrupted(vm, dry_run):
         return left  # the records are others now: the next round looks at them
+    if domains.migrating(vm):
+        return left  # xl was called past the shim, or goes on without it
+    if not here:
+        left += [line for record in records if (line := _demote_idle(record, dry_run))]
     intent = intents.read("window", vm)
-    if intent is not None or _unsteady(records):
+    odd = any(domain.name != vm or domain.suspended for domain in here)
+    if intent is not None or odd or _unsteady(records):
         left += _close(vm, records, intent, dry_run)
     for record in records:
         line = _connect(record, dry_run)
@@ -115,6 +124,32 @@ def _interrupted(vm: str, dry_run: bool) -> bool:
     return True
 
 
+def _demote_idle(record: "dict[str, str]", dry_run: bool) -> str:
+    """Step down from a disk that no domain uses: its `remove` never ran (it isn't
+    guaranteed). Empty, or what keeps it."""
+    name = record["resource"]
+    state = events.one(name)
+    if state is None or state.role != events.PRIMARY:
+        return ""
+    with Xenstore() as store:
+        if domains.users_of(store, name):
+            return ""
+    if dry_run:
+        return f"{name}: Primary here and in no domain's use; would be demoted"
+    held = hotplug.lock(name, 1.0)
+    try:
+        with Xenstore() as store:
+            if domains.users_of(store, name):
+                return ""  # a domain is being created
+        stepdown.step_down(name, 5.0)
+    except XenhelperError as error:
+        return f"{name}: {error}"
+    finally:
+        os.close(held)
+    log.event("reconciled", f"{name}: demoted, no domain uses it", log.NOTICE, vm=record["vm"], resource=name)
+    return ""
+
+
 def _unsteady(records: "list[dict[str, str]]") -> bool:
     for record in records:
         settings = show.one(record["resource"])
@@ -130,8 +165,8 @@ def _close(
 ) -> "list[str]":
     peer = records[0]["peer"] if records else _other(intent or {})
     there = _there(peer, vm)
-    if there is not None and intent is not None and intent.get("source") == peer and _busy_there(peer, vm):
-        return []  # the source's xl is still at it
+    if there is not None and _busy_there(peer, vm):
+        return []  # an xl over there is still at it
     seen = Seen(vm, [(domain.name, domain.state) for domain in domains.find(vm)], there)
     action, line = decide(seen)
     if action == LEAVE:
@@ -182,7 +217,10 @@ def _busy_there(peer: str, vm: str) -> bool:
 
 def serve_busy(peer: str, args: "dict[str, str]") -> "dict[str, object]":
     """Verb ``busy``: whether a change of this VM (a migration's xl, say) goes on here."""
-    return {"busy": intents.is_locked(names.check_vm(args["vm"]))}
+    vm = names.check_vm(args["vm"])
+    # a reconciler there only looks, as the one that asks does
+    holder = intents.holder(vm)
+    return {"busy": domains.migrating(vm) or not (holder is None or holder.startswith(_WHO))}
 
 
 def _connect(record: "dict[str, str]", dry_run: bool) -> str:

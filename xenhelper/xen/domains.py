@@ -90,6 +90,24 @@ def find(vm: str) -> "list[Domain]":
     return [domain for domain in listing() if domain.name in wanted]
 
 
+def migrating(vm: str) -> bool:
+    """Whether an xl on this host may be migrating ``vm`` now, in or out.
+
+    From the processes' command lines; ``xl migrate-receive`` doesn't say for which VM.
+    """
+    for pid in filter(str.isdigit, os.listdir(paths.ROOT + "/proc")):
+        try:
+            with open(f"{paths.ROOT}/proc/{pid}/cmdline", "rb") as file:
+                words = file.read(4096).decode("utf-8", "replace").split("\0")
+        except OSError:
+            continue
+        if words[0].rsplit("/", 1)[-1] != "xl" or len(words) < 2:
+            continue
+        if "migrate-receive" in words or ("migrate" in words and vm in words):
+            return True
+    return False
+
+
 def by_name(store: Xenstore, name: str) -> "int | None":
     """The domid whose (toolstack-owned) xenstore name is ``name``; None when none has it."""
     for domid in store.list("/local/domain"):
