@@ -107,8 +107,7 @@ def _collect(
             left = deadline - time.monotonic()
             events = poll.poll(left * 1000) if left > 0 else []
             if not events:
-                _kill(pid)
-                os.waitpid(pid, 0)
+                _abandon(pid, pidfd)
                 return None, b"".join(chunks[out_fd]), b"".join(chunks[err_fd])
             for fd, event in events:
                 if fd in chunks:
@@ -134,8 +133,7 @@ def _collect(
         waiter = select.poll()
         waiter.register(pidfd, select.POLLIN)
         if not waiter.poll(left * 1000):
-            _kill(pid)
-            os.waitpid(pid, 0)
+            _abandon(pid, pidfd)
             return None, b"".join(chunks[out_fd]), b"".join(chunks[err_fd])
         _, raw = os.waitpid(pid, 0)
         return os.waitstatus_to_exitcode(raw), b"".join(chunks[out_fd]), b"".join(chunks[err_fd])
@@ -143,6 +141,17 @@ def _collect(
         os.close(pidfd)
         if in_fd >= 0:
             os.close(in_fd)
+
+
+def _abandon(pid: int, pidfd: int) -> None:
+    """Kill it and wait a moment. One that sits in the kernel (drbdsetup primary or
+    resume-io while DRBD waits) takes no signal until it is through: it is left behind,
+    or our own time limit would be worth nothing."""
+    _kill(pid)
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    if poll.poll(500):
+        os.waitpid(pid, 0)
 
 
 def _kill(pid: int) -> None:

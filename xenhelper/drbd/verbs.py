@@ -15,7 +15,7 @@ from xenhelper.run import run
 STATE_CHANGE_FAILED = 11
 HELD_OPEN = "(-12)"
 TWO_PRIMARIES = "(-1)"
-CONCURRENT = "(-20)"
+CONCURRENT = "(-19)"
 NOT_UP_TO_DATE = "(-2)"
 FENCING_REFUSED = "(-7)"
 
