@@ -94,8 +94,9 @@ def store(path: str, text: str, mode: int = 0o644) -> None:
 
 
 def storable(path: str) -> bool:
-    """Whether a peer may have a config stored at ``path`` here: below /etc/xen, or a
-    ``.cfg`` file in a folder that exists, and nowhere through a link."""
+    """Whether a peer may have a config stored at ``path`` here: below /etc/xen (but no
+    script and none of Xen's own ``.conf``), or a ``.cfg`` file in a folder that exists, and
+    nowhere through a link."""
     if not path.startswith("/") or os.path.normpath(path) != path or "\0" in path or not path.isprintable():
         return False
     folder = os.path.dirname(path)
@@ -108,7 +109,7 @@ def storable(path: str) -> bool:
         return False
     if path.startswith(FOLDER + "/"):
         below = folder.removeprefix(FOLDER).split("/")
-        return os.path.isdir(paths.ROOT + folder) and "scripts" not in below and path != FOLDER + "/xl.conf"
+        return os.path.isdir(paths.ROOT + folder) and "scripts" not in below and not path.endswith(".conf")
     return (
         path.endswith(".cfg")
         and os.path.isdir(paths.ROOT + folder)

@@ -180,7 +180,9 @@ def test_an_edited_or_damaged_block_is_noticed() -> None:
 def test_the_quick_check_finds_the_mark_that_compose_writes() -> None:
     from xenhelper import create
 
-    whole = vmconfig.compose("name='web1'\n", "web1", ("bob", "alice"), []).encode()
+    text = vmconfig.compose("name='web1'\n", "web1", ("bob", "alice"), [])
+    whole = text.encode()
+    assert create._sha256(whole) == vmconfig.checksum(text)
     start = whole.rfind(create._MARK)
     assert start > 0 and whole[start + len(create._MARK) :].startswith(b"web1, ")
 
@@ -616,6 +618,7 @@ def test_where_a_peer_may_store_a_config(tmp_path: Path, monkeypatch: pytest.Mon
     for bad in (
         "/etc/xen/scripts/block",
         "/etc/xen/xl.conf",
+        "/etc/xen/oxenstored.conf",
         "/etc/xen/link",
         "/etc/xen/../passwd",
         "/etc/cron.d/x",

@@ -411,6 +411,23 @@ def test_an_edited_block_is_not_silently_overwritten(world: World) -> None:
     assert done.returncode == 1 and "edited by hand" in done.stderr
 
 
+def test_a_copied_config_with_its_block_becomes_a_vm_of_its_own(world: World) -> None:
+    assert world.run("alice", "create", config_of(world)).returncode == 0
+    group = json.loads((world.folder / "alice.lvm.json").read_text())
+    for name in DISKS:
+        new = name.replace("web1", "web2")
+        group["volumes"][new] = {"size": GIB, "tags": []}
+        with (world.folder / "alice/dev" / new).open("wb") as file:
+            file.truncate(GIB)
+    (world.folder / "alice.lvm.json").write_text(json.dumps(group))
+    copy = world.read("alice", "etc/xen/web1.cfg").replace("web1", "web2")
+    world.write("alice", "etc/xen/web2.cfg", copy)
+    done = world.run("alice", "create", config_of(world, name="web2"))
+    assert done.returncode == 0, done.stderr
+    check_complete(world)
+    check_complete(world, "web2", {"xvda": "web2-root", "xvdb": "web2-swap"})
+
+
 def test_another_vm_on_the_same_volume_is_refused(world: World) -> None:
     assert world.run("alice", "create", config_of(world)).returncode == 0
     world.write("alice", "etc/xen/web2.cfg", WEB1.replace('"web1"', '"web2"'))

@@ -39,7 +39,15 @@ VERBS: dict[str, tuple[str, str, dict[str, object]]] = {
     "replicate-look": (
         "xenhelper.replicate_peer",
         "serve_look",
-        {"vm": str, "groups": [str], "volumes": [str], "files": [str], "bridges": [str], "config": str, "tidy": bool},
+        {
+            "vm": str,
+            "groups": [str],
+            "volumes": [str],
+            "files": [str],
+            "bridges": [str],
+            "config": str,
+            "tidy": bool,
+        },
     ),
     "replicate-lease": (
         "xenhelper.replicate_peer",
