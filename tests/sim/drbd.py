@@ -65,6 +65,7 @@ class End:
         self.data: "dict[int, int]" = {}
         self.uuid = [pair.first_uuid, 0, 0, 0]
         self.oos: "set[int]" = set()
+        self.active: "set[int]" = set()
         self.md_consistent = True
         self.md_was_uptodate = True
         self.md_primary = False
@@ -129,7 +130,7 @@ class End:
         """drbdsetup attach: the disk state from the metadata."""
         if self.md_primary or self.md_crashed:
             self.crashed = True
-            self.oos |= set(self.data)  # the activity log
+            self.oos |= self.active  # the activity log
         if not self.md_consistent:
             self.disk = INCONSISTENT
         else:
@@ -155,7 +156,7 @@ class End:
         self._submit(req)
 
     def _submit(self, req: Req) -> None:
-        self.pair.written.add(req.block)
+        self.active.add(req.block)
         self.upper += 1
         self.local_io += 1
         req.start = self.loop.now
@@ -391,7 +392,6 @@ class Pair:
         self.link = world.link
         self.uuids = 0x1000
         self.first_uuid = self.new_uuid()
-        self.written: "set[int]" = set()
         self.blocks = blocks
         self.session = 0
         self.pending: "list[Any] | None" = None

@@ -97,7 +97,7 @@ class Process:
                 self.result = self.fn()
                 self.status = self.result if isinstance(self.result, int) else 0
             except Exec as call:
-                self.name = "xl"
+                self.name = "xl " + " ".join(call.argv[1:])
                 self.product = False
                 self.result = self.world.exec_xl(self, call.argv)
                 self.status = self.result if isinstance(self.result, int) else 0

@@ -74,8 +74,9 @@ class Run:
         self.faulty = any(step[1] in (*FAULTS, "double-create", "migrate-past") for step in steps)
         self.expected: "dict[str, str | None]" = {vm: None for vm in vms}
         self.alone: "set[str]" = set()
+        self.world.promises.on_start = self._started
         if not self.faulty:
-            self.world.loss = self.world.hang = self.world.skip_remove = 0.0
+            self.world.loss = self.world.hang = self.world.skip_remove = self.world.flaky = 0.0
 
     # -- running ---------------------------------------------------------------------
 
@@ -93,6 +94,10 @@ class Run:
         loop.run(6.0, stop)
         for wait, kind, argument in self.steps:
             loop.run(loop.now + wait, stop)
+            if not self.faulty:
+                # where nothing goes wrong, people wait for one command before the next
+                loop.run(loop.now + 200.0, lambda: stop() or not self._busy())
+                loop.run(loop.now + 1.0, stop)
             if stop():
                 return self.failed
             world.trace(None, f"=== {kind} {argument if argument is not None else ''}")
@@ -108,6 +113,17 @@ class Run:
             if host.power and host.serving and not any("reconcile" == p.name for p in host.processes.values()):
                 self.world.reconcile(host)
         self.world.loop.at(30.0 + self.world.random.random() * 10, self._tick)
+
+    def _started(self, domain: Any) -> None:
+        self.expected[domain.guest.vm] = domain.host.name
+
+    def _busy(self) -> bool:
+        """Whether a command goes on somewhere."""
+        return any(
+            process.name.startswith(("xl", "block"))
+            for host in self.world.hosts.values()
+            for process in host.processes.values()
+        )
 
     # -- what people do --------------------------------------------------------------
 
@@ -137,8 +153,6 @@ class Run:
                     return 1
                 toolstack.destroy(process, found)
             status = toolstack.create(process, vm)
-            if status == 0:
-                self.expected[vm] = host.name
             return status
 
         process = self.world.command(host, "xl create", go)
@@ -196,13 +210,12 @@ class Run:
             return
         host, domain = found
         alone = vm in self.alone
+        kills = self.world.kills
 
         def go(process: Process) -> int:
             toolstack.destroy(process, domain)
             status = toolstack.create(process, vm)
-            if status == 0:
-                self.expected[vm] = host.name
-            elif alone and vm in self.alone and self.world.kill_what != "used":
+            if status and alone and vm in self.alone and self.world.kills == kills:
                 self.world.promises.broken("needless refusal", f"{vm} can't reboot on {host} after its peer died")
             return status
 
@@ -228,10 +241,7 @@ class Run:
                 return
 
             def start(process: Process) -> int:
-                status = toolstack.create(process, vm)
-                if status == 0:
-                    self.expected[vm] = other.name
-                return status
+                return toolstack.create(process, vm)
 
             started = self.world.command(other, "xl cold-move", start)
             started.on_end.append(lambda p: self._done("a cold move", p))
@@ -294,7 +304,7 @@ class Run:
             process
             for host in self.world.hosts.values()
             for process in host.processes.values()
-            if process.name.startswith("xl") and not process.product and not process.held
+            if process.name.startswith(("xl create", "xl migrate")) and not process.product and not process.held
         ]
         if found:
             process = self.world.random.choice(found)
@@ -305,7 +315,7 @@ class Run:
         host = self.world.hosts[where]
         other = self.world.hosts[HOSTS[1 - host.index]]
         for vm in self.vms:
-            if self.expected[vm] == host.name:
+            if self._where(vm) is not other:
                 self.expected[vm] = None
             if self._where(vm) is other and self._steady(vm, other):
                 self.alone.add(vm)

@@ -121,6 +121,8 @@ class Os:
         me().host.files.folders.add(path.rstrip("/"))
 
     def listdir(self, path: str) -> "list[str]":
+        if path == "/proc":
+            return [str(pid) for pid in me().host.processes]
         if path.startswith(("/proc", "/sys", "/dev")):
             raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
         found: "list[str]" = me().host.files.listdir(path)
@@ -336,6 +338,9 @@ def _content(process: Process, path: str) -> bytes:
         pair = W.pairs.get(path.split("/")[6])
         if pair is not None and pair.ends[host.index].up:
             return tools.in_flight(pair.ends[host.index]).encode()
+    if path.startswith("/proc/") and path.endswith("/cmdline"):
+        other = host.processes.get(int(path.split("/")[2]))
+        return other.name.replace(" ", "\0").encode() if other is not None else b""
     if path in host.files.live:
         data: bytes = host.files.live[path].data
         return data

@@ -315,15 +315,20 @@ def in_flight(end: End) -> str:
         "v: 0\n\noldest bitmap IO\nminor\tvnr\trw\tage\t#in-flight\n\noldest application requests\n"
         "n\tdevice\tvnr\tepoch\tsector\tsize\trw\tstart\tin AL\tsubmit\tsent\tacked\tdone\tstate\n"
     )
-    pending = sorted((req for req in end.inflight if not req.done), key=lambda req: req.start)
+    # a write stays in the transfer log until the peer's barrier ack, completed or not
+    pending = sorted({req for req in (*end.inflight, *end.log) if not req.acked or not req.done}, key=_age)
     if pending:
         req = pending[0]
         age = int((end.loop.now - req.start) * 1000)
         text += (
             f"{len(pending)}\t{end.pair.minor}\t0\t0x1ab\t{req.block * 8}\t8\tW\t{age}\t{age}\t-\t-\t-\t-"
-            "\t0x00218946\tmaster: pending\tlocal: in-AL\tnet: queued\n"
+            f"\t0x00218946\tmaster: {'completed' if req.done else 'pending'}\tlocal: in-AL\tnet: queued\n"
         )
     return text
+
+
+def _age(req: Any) -> float:
+    return float(req.start)
 
 
 def drbdadm(process: Any, argv: "list[str]") -> Output:

@@ -7,7 +7,7 @@ killed after 40 s, ``remove`` for every disk when an ``add`` fails, sometimes no
 from typing import Any
 
 from tests.sim.guest import Backend, Guest
-from tests.sim.kernel import Process
+from tests.sim.kernel import Killed, Process
 from xenhelper import paths
 
 INCOMING, AWAY = "--incoming", "--migratedaway"
@@ -25,6 +25,7 @@ class Domain:
         self.guest = guest
         self.state = "paused"
         self.migrated = False
+        self.resumed_at = -1e9
         self.backends: "dict[str, Backend]" = {}
         self.attached: "list[str]" = []
         self.domid = host.new_domid()
@@ -49,6 +50,7 @@ class Domain:
 
     def resume(self) -> None:
         self.state = "running"
+        self.resumed_at = self.world.loop.now
         self.world.promises.resumed(self)
         for backend in self.backends.values():
             backend.resumed()
@@ -117,10 +119,20 @@ def destroy(process: Process, domain: Domain) -> None:
     host, world = domain.host, domain.world
     if domain.state == "dying":
         return
+    before = domain.state
     if domain.guest.domain is domain:
         domain.guest.stop()
         domain.guest.domain = None
     domain.state = "dying"
+    try:
+        _destroy(process, domain)
+    except Killed:
+        domain.state = "suspended" if before == "suspended" else "paused"
+        raise
+
+
+def _destroy(process: Process, domain: Domain) -> None:
+    host, world = domain.host, domain.world
     for backend in domain.backends.values():
         # Closed shows in xenstore before blkback has let go
         world.loop.at(world.random.random() * 0.6, backend.close)
@@ -238,7 +250,7 @@ def migrate(process: Process, vm: str, to: str) -> int:
     process.block(0.1 + world.random.random() * world.random.choice((0.1, 0.5, 2.0)))
     pipe.send(0, "stream")
     answer = pipe.receive(0)
-    if answer != "ready" or world.random.random() < 0.02:
+    if answer != "ready" or world.random.random() < world.flaky:
         # "Migration failed, resuming at sender"
         process.block(0.05)
         if domain.state == "suspended":
@@ -278,12 +290,20 @@ def receive(process: Process, pipe: Pipe, vm: str, source: Domain) -> int:
         process.block(0.2)
         return 2
     process.block(0.12)
+    if domain.domid not in host.domains:  # somebody destroyed it
+        pipe.send(1, "failed")
+        process.block(0.2)
+        return 2
     pipe.send(1, "ready")
     if pipe.receive(1) != "go":
         return 2  # the copy stays, and its device open
+    if domain.domid not in host.domains:
+        pipe.send(1, "failed")
+        process.block(0.2)
+        return 2
     domain.rename(vm)
     process.block(0.02)
-    if world.random.random() < 0.03:
+    if world.random.random() < world.flaky:
         destroy(process, domain)
         pipe.send(1, "failed")
         process.block(0.2)

@@ -12,6 +12,7 @@ from tests.sim.kernel import Killed, Loop, Process
 from tests.sim.net import Link
 from tests.sim.promises import Promises
 from xenhelper import paths
+from xenhelper.errors import XenhelperError
 
 HOSTS = ("alice", "bob")
 BLOCKS = 6
@@ -73,9 +74,10 @@ class World:
         self.loss = 0.004
         self.hang = 0.001
         self.skip_remove = 0.015
+        self.flaky = 0.02
         self.kill_in: "int | None" = None
         self.kill_what = ""
-        self.kill_after = False
+        self.kills = 0
         self.ports = 0
         self.scripts: "list[float]" = []
         self._configs: "dict[str, Any]" = {}
@@ -180,6 +182,7 @@ class World:
             self.kill_in -= 1
             if self.kill_in <= 0:
                 self.kill_in = None
+                self.kills += 1
                 self.trace(process.host, f"### kill -9 {process} at {name}{' (after)' if after else ''}")
                 process.dead = True
                 raise Killed
@@ -238,7 +241,7 @@ class World:
         process.start(0.02)
 
     def start_xl(self, parent: Process, argv: "list[str]") -> Process:
-        child = Process(self, parent.host, "xl", lambda: self.exec_xl(child, argv))
+        child = Process(self, parent.host, "xl " + " ".join(argv), lambda: self.exec_xl(child, argv))
         for fd, file in parent.fds.items():
             if file.inheritable:
                 file.refs += 1
@@ -318,7 +321,10 @@ class World:
         from xenhelper import reconcile
 
         def run() -> int:
-            host.left = reconcile.reconcile()
+            try:
+                host.left = reconcile.reconcile()
+            except XenhelperError as error:
+                host.left = [str(error)]
             return 0
 
         return self.product(host, "reconcile", run).start(self.random.random())
