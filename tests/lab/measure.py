@@ -63,8 +63,8 @@ def _lasting(samples: Sequence[Sample], holds: Iterable[bool]) -> float:
     )
 
 
-def downtime(samples: Sequence[Sample]) -> float | None:
-    """From the last block received to the first block written locally.
+def quiet_span(samples: Sequence[Sample]) -> tuple[float, float] | None:
+    """Uptimes of the last block received and the first block written locally.
 
     A received block raises ``nr`` at once and ``dw`` when it is on disk; a
     local one raises ``dw`` alone, so it makes their difference smaller than it
@@ -79,8 +79,14 @@ def downtime(samples: Sequence[Sample]) -> float | None:
     quiet = min(s.received - s.written for s in samples[: last + 1])
     for sample in samples[last + 1 :]:
         if sample.role == "Primary" and sample.received - sample.written < quiet:
-            return sample.up - samples[last].up
+            return samples[last].up, sample.up
     return None
+
+
+def downtime(samples: Sequence[Sample]) -> float | None:
+    """From the last block received to the first block written locally, in seconds."""
+    quiet = quiet_span(samples)
+    return quiet[1] - quiet[0] if quiet else None
 
 
 def summarise(samples: Sequence[Sample]) -> Migration:
