@@ -112,7 +112,8 @@ def picture(lab: Lab) -> str:
         parts.append(
             f"== {host.name}\n"
             + host.run(
-                "lvs --noheadings -o vg_name,lv_name,lv_size,lv_tags; ls -l --time-style=+ /etc/drbd.d /etc/xen; "
+                "lvs --noheadings -o vg_name,lv_name,lv_size,lv_tags; "
+                "ls -l --time-style=+ /etc/drbd.d /etc/xen; "
                 "sha256sum /etc/drbd.d/* /etc/xen/*.cfg 2>/dev/null; grep -c . /proc/drbd; "
                 "find /var/lib/xenhelper -type f | sort; xl list | cut -c1-40",
                 check=False,
