@@ -248,12 +248,11 @@ def test_pv_guest_is_refused_before_it_starts_to_move(lab: Lab) -> None:
 
 def test_create_on_bob_during_a_migration(lab: Lab) -> None:
     for balloon in ("off", "on"):
-        lab.bob.run(
-            f"sed -i '/^ *autoballoon/d' /etc/xen/xl.conf; echo 'autoballoon=\"{balloon}\"' >> /etc/xen/xl.conf"
-        )
-        source, target = (
-            (lab.alice, lab.bob) if product.runs_on(lab, "web1") == ["alice"] else (lab.bob, lab.alice)
-        )
+        for host in lab.hosts:
+            line = f'autoballoon="{balloon}"'
+            host.run(f"sed -i '/^ *autoballoon/d' /etc/xen/xl.conf; echo '{line}' >> /etc/xen/xl.conf")
+        there = product.runs_on(lab, "web1")[0]
+        source, target = (lab.alice, lab.bob) if there == "alice" else (lab.bob, lab.alice)
         process = source.start(f"xl migrate web1 {target.name}")
         product.wait_until(
             lambda target=target: "web1--incoming" in target.run("xl list").out, 120, "the migration to begin"
