@@ -11,12 +11,18 @@ import time
 
 from xenhelper import permits
 from xenhelper.drbd import barrier, events, show, verbs
-from xenhelper.errors import CommandFailed, Refused
+from xenhelper.errors import CommandFailed, PeerUnreachable, Refused, XenhelperError
+
+# seconds after which DRBD has noticed a dead peer: ping-int 10 and ping-timeout 3 (resfile.py)
+_NOTICED = 15.0
 
 
-def step_down(name: str, seconds: float) -> "events.Resource | None":
+def step_down(name: str, peer: str, seconds: float) -> "events.Resource | None":
     """Demote this host's side of ``name``; nothing to do when it isn't Primary.
 
+    A ``peer`` that died a moment ago still shows as connected. Stepping down before DRBD
+    notices would cost this host the proof that it was Primary then, and its guest the
+    right to start again; so when ``peer`` doesn't answer, DRBD gets the time to notice.
     Leaves protocol C, for the caller to close. Notes a survivor's permit when it was
     alone. Returns the state before. Raises XenhelperError and stays Primary when the
     peer doesn't confirm, or the device is held open, for ``seconds``.
@@ -26,12 +32,34 @@ def step_down(name: str, seconds: float) -> "events.Resource | None":
     if state is None or state.role != events.PRIMARY:
         return state
     if state.connected:
+        if peer and state.peer_role != events.PRIMARY and not _answers(peer):
+            _notice(name, min(deadline - 4.0, time.monotonic() + _NOTICED))
         _confirmed(name, deadline)
     verbs.secondary(state.minor, max(1.0, deadline - time.monotonic()))
     after = events.one(name)
     if after is not None and not after.connected:
         permits.grant_survivor(name, state.minor)
     return state
+
+
+def _answers(peer: str) -> bool:
+    from xenhelper.peer import client
+
+    try:
+        client.ask(peer, "here", {}, timeout=2.0)
+    except PeerUnreachable:
+        return False
+    except XenhelperError:
+        pass  # it answered something
+    return True
+
+
+def _notice(name: str, deadline: float) -> None:
+    while time.monotonic() < deadline:
+        state = events.one(name)
+        if state is None or not state.connected:
+            return
+        time.sleep(0.25)
 
 
 def _confirmed(name: str, deadline: float) -> None:

@@ -26,6 +26,11 @@ def versions() -> dict[str, str]:
     }
 
 
+def serve_here(peer: str, args: dict[str, Any]) -> dict[str, Any]:
+    """Verb ``here``: this host is alive."""
+    return {}
+
+
 def serve_hello(peer: str, args: dict[str, Any]) -> dict[str, Any]:
     """Versions, and whom this host takes the asker for."""
     return {**versions(), "you": peer}

@@ -15,6 +15,7 @@ Handler = Callable[[str, dict[str, Any]], dict[str, Any]]
 
 VERBS: dict[str, tuple[str, str, dict[str, object]]] = {
     # who is there
+    "here": ("xenhelper.peer.about", "serve_here", {}),
     "hello": ("xenhelper.peer.about", "serve_hello", {}),
     "facts": ("xenhelper.peer.about", "serve_facts", {}),
     "status": ("xenhelper.peer.about", "serve_status", {}),
@@ -83,7 +84,7 @@ VERBS: dict[str, tuple[str, str, dict[str, object]]] = {
 }
 
 # loaded as soon as a connection stands: their first answer must not wait for an import
-URGENT = ("grant", "granted", "outdate", "window-begin", "window-end")
+URGENT = ("here", "grant", "granted", "outdate", "window-begin", "window-end")
 
 
 def handler(verb: str) -> tuple[Handler, dict[str, object]]:
