@@ -164,6 +164,8 @@ def create(process: Process, vm: str) -> int:
         destroy(process, domain)
         return 3
     process.block(0.11 + world.random.random() * 0.3)
+    if domain.state != "paused":
+        return 3
     domain.state = "running"
     domain.guest.start(domain)
     return 0
@@ -303,7 +305,7 @@ def receive(process: Process, pipe: Pipe, vm: str, source: Domain) -> int:
         return 2
     domain.rename(vm)
     process.block(0.02)
-    if world.random.random() < world.flaky:
+    if domain.state != "paused" or world.random.random() < world.flaky:
         destroy(process, domain)
         pipe.send(1, "failed")
         process.block(0.2)

@@ -231,7 +231,7 @@ class World:
         process.env["DRBD_MINOR"] = str(end.pair.minor)
 
         def ended(process: Process) -> None:
-            if self.loop.now - started > 8.0:
+            if self.loop.now - started > 20.0:
                 self.promises.broken("bounded", f"fence-peer took {self.loop.now - started:.1f} s")
             self.trace(end.host, f"fence-peer of {end.pair.name} ended with {process.status}")
             if end.incarnation == incarnation:
