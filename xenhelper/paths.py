@@ -23,7 +23,16 @@ VMS = STATE + "/vms"
 RUN = ROOT + "/run/xenhelper"
 LOCKS = RUN + "/locks"
 PERMITS = RUN + "/permits"
+CRASH_AT = RUN + "/crash-at"  # tests only: see crash.py
+STOPPING = RUN + "/stopping"  # this host is shutting down: no disk is given out any more
 
 XENSTORED_SOCKET = ROOT + "/run/xenstored/socket"
 LIBEXEC = "/usr/lib/xenhelper"
 BLOCK_SCRIPT = "block-xenhelper"
+
+
+def crash(when: str) -> None:
+    """A test has armed a crash (:data:`CRASH_AT` is there): see whether it is here."""
+    from xenhelper import crash as armed
+
+    armed.at(when)

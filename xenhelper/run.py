@@ -49,6 +49,8 @@ def run(
     ``ok`` names the exit statuses that are no error (None: any). The child has its own
     process group, which is killed when time runs out. Raises CommandFailed.
     """
+    if os.path.exists(paths.CRASH_AT):
+        paths.crash("before")
     out_r, out_w = os.pipe()
     err_r, err_w = os.pipe()
     fds = [out_r, out_w, err_r, err_w]
@@ -84,6 +86,8 @@ def run(
     text_out, text_err = stdout.decode("utf-8", "replace"), stderr.decode("utf-8", "replace")
     if status is None or (ok is not None and status not in ok):
         raise CommandFailed(argv, status, text_err or text_out, timeout)
+    if os.path.exists(paths.CRASH_AT):
+        paths.crash("after")
     return Result(status, text_out, text_err)
 
 

@@ -8,6 +8,7 @@ the old record or the new one. No library: the block script reads them too.
 import _thread
 import os
 
+from xenhelper import paths
 from xenhelper.errors import XenhelperError
 
 MAX_BYTES = 65536
@@ -15,6 +16,8 @@ MAX_BYTES = 65536
 
 def write_atomically(path: str, data: bytes, mode: int = 0o600) -> None:
     """Replace ``path`` durably by ``data``; creates missing folders with mode 0700."""
+    if os.path.exists(paths.CRASH_AT):
+        paths.crash("before")
     folder = os.path.dirname(path)
     os.makedirs(folder, mode=0o700, exist_ok=True)
     temporary = f"{folder}/.{os.path.basename(path)}.{_thread.get_native_id()}.tmp"
@@ -36,6 +39,8 @@ def write_atomically(path: str, data: bytes, mode: int = 0o600) -> None:
             pass
         raise
     sync_folder(folder)
+    if os.path.exists(paths.CRASH_AT):
+        paths.crash("after")
 
 
 def sync_folder(folder: str) -> None:
@@ -49,11 +54,15 @@ def sync_folder(folder: str) -> None:
 
 def remove(path: str) -> None:
     """Remove ``path`` durably; no error when it isn't there."""
+    if os.path.exists(paths.CRASH_AT):
+        paths.crash("before")
     try:
         os.unlink(path)
     except FileNotFoundError:
         return
     sync_folder(os.path.dirname(path))
+    if os.path.exists(paths.CRASH_AT):
+        paths.crash("after")
 
 
 def write(path: str, record: "dict[str, str]") -> None:

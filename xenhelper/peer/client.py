@@ -8,7 +8,7 @@ import os
 import socket
 import time
 
-from xenhelper import names
+from xenhelper import names, paths
 from xenhelper.errors import PeerUnreachable, UsageError
 from xenhelper.peer import messages
 
@@ -22,6 +22,8 @@ def ask(peer: str, verb: str, args: "dict[str, object]", timeout: float = 10.0) 
     """
     if not names.valid_host(peer):
         raise UsageError(f"{peer[:80]!r} can't be a host's name")
+    if os.path.exists(paths.CRASH_AT):
+        paths.crash("before")
     deadline = time.monotonic() + timeout
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
@@ -37,6 +39,8 @@ def ask(peer: str, verb: str, args: "dict[str, object]", timeout: float = 10.0) 
             answer = _over_link(sock, peer, verb, args, deadline)
     finally:
         sock.close()
+    if os.path.exists(paths.CRASH_AT):
+        paths.crash("after")
     return messages.result(peer, answer)
 
 

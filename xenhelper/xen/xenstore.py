@@ -90,16 +90,22 @@ class Xenstore:
 
     def write(self, path: str, value: str) -> None:
         """Set ``path``. Raises XenstoreError."""
+        if os.path.exists(paths.CRASH_AT):
+            paths.crash("before")
         self._call(_WRITE, _path(path) + clean(value).encode("ascii"))
 
     def write_all(self, values: "dict[str, str]") -> None:
         """Set several paths in one transaction: others see all of them or none."""
+        if os.path.exists(paths.CRASH_AT):
+            paths.crash("before")
         for _ in range(10):
             transaction = int(self._call(_TRANSACTION_START, b"\0").rstrip(b"\0"))
             for path, value in values.items():
                 self._call(_WRITE, _path(path) + clean(value).encode("ascii"), transaction)
             try:
                 self._call(_TRANSACTION_END, b"T\0", transaction)
+                if os.path.exists(paths.CRASH_AT):
+                    paths.crash("after")
                 return
             except XenstoreError as error:
                 if error.code != "EAGAIN":
