@@ -7,7 +7,7 @@ include mk/dev.mk
 
 BUILD_PACKAGES := build-essential debhelper dh-python fakeroot python3-all python3-setuptools
 
-.PHONY: help deb test demo clean
+.PHONY: help deb test demo demo-packages clean
 help:
 	@echo 'make deb    build dist/xenhelper_VERSION_all.deb, which is what a host installs'
 	@echo 'make demo   two Xen hosts in QEMU: create, migrate there and back, with a time line'
@@ -29,6 +29,10 @@ test: lint deb $(LAB_NEEDS)
 # says first what it needs, and asks before it takes it: so nothing is installed here
 demo:
 	@python3 -m tests.lab demo
+
+# what the demo will install, for it to say so
+demo-packages:
+	@echo $(LAB_PACKAGES) $(BUILD_PACKAGES)
 
 clean:
 	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache xenhelper.egg-info

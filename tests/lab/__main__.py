@@ -36,6 +36,8 @@ def _parser() -> argparse.ArgumentParser:
     logs = verbs.add_parser("logs", help="collect the logs of both hosts")
     logs.add_argument("folder", type=Path)
     verbs.add_parser("status", help="what runs, and which snapshots there are")
+    demo = verbs.add_parser("demo", help="a VM created and moved there and back, with a time line")
+    demo.add_argument("--redraw", action="store_true", help="draw the last run again")
     for name, text in (("cut", "pull"), ("heal", "plug in")):
         cable = verbs.add_parser(name, help=f"{text} a cable")
         cable.add_argument("cable", choices=("link", "path"))
@@ -73,6 +75,10 @@ def _act(arguments: argparse.Namespace) -> int:
     if arguments.verb == "image":
         print(image.build(release.current()))
         return 0
+    if arguments.verb == "demo":
+        from . import demo
+
+        return demo.redraw() if arguments.redraw else demo.run()
     lab = Lab()
     match arguments.verb:
         case "up" | "reset":

@@ -24,13 +24,13 @@ class Ink:
 
     def bar(self, value: str) -> tuple[str, str]:
         """Character and colour (SGR) of a value."""
-        strong, weak = ("█", "─") if self.unicode else ("#", "-")
+        strong, allowed, weak = ("█", "▓", "─") if self.unicode else ("#", "!", "-")
         return {
             "Primary": (strong, "34"),
             "Secondary": (weak, "2;34"),
             "C": ("C", "33"),
             "A": ("a", "2"),
-            "yes": (strong, "31"),
+            "yes": (allowed, "31"),
             "no": ("·" if self.unicode else ".", "2"),
             "": (" ", ""),
         }.get(value, ("━" if self.unicode else "=", "32"))

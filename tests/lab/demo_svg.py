@@ -25,7 +25,7 @@ text { font: 11px ui-sans-serif, system-ui, "Segoe UI", Helvetica, Arial, sans-s
 .soft { fill: #667180 }
 .grid { stroke: #dfe3e9 }
 .command { fill: #5b6b80; fill-opacity: .10 }
-.mark { stroke: #333c48; stroke-opacity: .75 }
+.mark { stroke: #333c48; stroke-opacity: .6 }
 .primary { fill: #1d5fc4 } .secondary { fill: #d3deee }
 .c { fill: #b65c02 } .a { fill: #efe3cf }
 .yes { fill: #b3123f } .no { fill: #eceff3 }
@@ -38,7 +38,7 @@ text { fill: #d3dae3 }
 .soft { fill: #93a0b0 }
 .grid { stroke: #262d37 }
 .command { fill: #a9b8cc; fill-opacity: .12 }
-.mark { stroke: #d3dae3 }
+.mark { stroke: #eef2f7 }
 .primary { fill: #3f83ea } .secondary { fill: #26364d }
 .c { fill: #d3790f } .a { fill: #3a3122 }
 .yes { fill: #e2456f } .no { fill: #20262f }
@@ -91,7 +91,8 @@ class _Panel:
         kind, on, text = look
         left = self.x(span.start)
         width = max(1.0, self.x(span.end) - left)
-        told = f"{lane}: {text}, {clock_text(span.start)} to {clock_text(span.end)} ({span.end - span.start:.1f} s)"
+        when = f"{clock_text(span.start)} to {clock_text(span.end)}"
+        told = f"{lane}: {text}, {when} ({span.end - span.start:.1f} s)"
         self.out.append(
             f'<rect x="{left:.1f}" y="{self.y:.1f}" width="{width:.1f}" height="{LANE}" class="{kind}">'
             f"<title>{escape(told)}</title></rect>"
@@ -106,8 +107,11 @@ class _Panel:
             self.bar(span, looks.get(span.value, ("other", "on", span.value)), name)
         self.y += LANE + BETWEEN
 
-    def labels(self, marks: Sequence[Mark]) -> list[float]:
-        """The marks' words above a host's lanes, in as many rows as they need; their places."""
+    def labels(self, marks: Sequence[Mark]) -> list[tuple[float, float]]:
+        """The marks' words above a host's lanes, in as many rows as they need.
+
+        Returns where their lines belong (x, top); these are drawn over the lanes.
+        """
         ends: list[float] = []
         placed: list[tuple[int, float, str, str]] = []
         for mark in sorted(marks, key=lambda m: m.at):
@@ -123,8 +127,7 @@ class _Panel:
         for row, x, anchor, text in placed:
             base = top + ROW * (row + 1) - 4
             self.text(x + (3 if anchor == "start" else -3), base, text, "", anchor)
-            self.line(x, base - 8, self.y + 3 * LANE + 2 * BETWEEN, "mark")
-        return [x for _, x, _, _ in placed]
+        return [(x, top + ROW * row + 2) for row, x, _, _ in placed]
 
     def draw(self) -> float:
         """The panel; returns where it ends."""
@@ -145,11 +148,13 @@ class _Panel:
                 m for m in self.timeline.marks
                 if self.marks and m.host == host.host and self.part.start <= m.at <= self.part.end
             ]  # fmt: skip
-            self.labels(inside)
+            lines = self.labels(inside)
             self.text(14, self.y + LANE - 5, host.host, "host")
             self.lane("role", host.role, _LOOK)
             self.lane("protocol", host.protocol, _LOOK)
             self.lane("two Primaries", host.permission, _LOOK)
+            for x, top in lines:
+                self.line(x, top, self.y - BETWEEN, "mark")
         self._ground(behind, shade_top)
         return self.y + 26
 

@@ -194,7 +194,9 @@ def permission_points(
     return points
 
 
-def _between(start: float, end: float, own: Sequence[float], closed: Sequence[float]) -> list[tuple[float, str]]:
+def _between(
+    start: float, end: float, own: Sequence[float], closed: Sequence[float]
+) -> list[tuple[float, str]]:
     begun = [t for t in own if start < t < end]
     over = [t for t in closed if begun and begun[0] < t < end]
     return [(begun[0], "yes"), (over[-1], "no")] if over else []
@@ -267,7 +269,9 @@ def journal_marks(host: str, entries: Iterable[Entry], clock: Clock, apart: floa
     return found
 
 
-def standstill(samples: Sequence[Sample], clock: Clock, start: float, end: float) -> tuple[float, float] | None:
+def standstill(
+    samples: Sequence[Sample], clock: Clock, start: float, end: float
+) -> tuple[float, float] | None:
     """The guest's standstill as its destination saw it: last block from there, first block here.
 
     Longest over its disks, between two moments of the harness's clock. None
@@ -280,6 +284,16 @@ def standstill(samples: Sequence[Sample], clock: Clock, start: float, end: float
         if quiet:
             found.append((clock.harness(quiet[0]), clock.harness(quiet[1])))
     return max(found, key=lambda pair: pair[1] - pair[0], default=None)
+
+
+def first_write(samples: Iterable[Sample]) -> float | None:
+    """Uptime when a disk was first written from this host; None where none was."""
+    before: dict[int, Sample] = {}
+    for sample in samples:
+        old = before.setdefault(sample.minor, sample)
+        if sample.written - sample.received > old.written - old.received:
+            return sample.up
+    return None
 
 
 def shifted(timeline: Timeline, by: float) -> Timeline:

@@ -1,0 +1,185 @@
+"""Records both hosts while the demo runs: samples, permission, journal, clocks."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from . import demo_timeline as tl
+from . import measure
+from .host import Host
+from .lab import Lab
+
+_CHECKS = "/run/demo-permission"
+# about once a second; the stamp is taken before the look, so a change is never dated too late by it
+_LOOP = """\
+tab=$(printf '\\t')
+while :; do
+    read -r up rest < /proc/uptime
+    case $(drbdsetup show 2>/dev/null) in
+        *"allow-two-primaries${tab}yes"*) echo "$up yes" ;;
+        *) echo "$up no" ;;
+    esac
+    sleep 0.7
+done
+"""
+_CLOCK = "while read -r line; do read -r up rest < /proc/uptime; echo $up; done"
+
+
+def look_at_clock(host: Host, looks: int = 8) -> tuple[float, float]:
+    """The host's uptime and the harness's clock in the same moment, to some hundredths of a second."""
+    found = []
+    with subprocess.Popen(
+        host.ssh_command(_CLOCK), stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        for _ in range(looks):
+            before = time.monotonic()
+            process.stdin.write(b"\n")
+            line = process.stdout.readline()
+            found.append((before, float(line), time.monotonic()))
+    return tl.closest_look(found)
+
+
+@dataclass(frozen=True)
+class Move:
+    """One migration as it was typed and seen from here, on the harness's clock."""
+
+    source: Host
+    target: Host
+    start: float
+    end: float  # xl was back
+    settled: float  # its guest was seen writing there
+
+
+@dataclass
+class Recorder:
+    """``with Recorder(lab, minors) as recorder: …``, then ``timeline``."""
+
+    lab: Lab
+    minors: Sequence[int]
+    commands: list[tl.Span] = field(default_factory=list)
+    moves: list[Move] = field(default_factory=list)
+
+    def __enter__(self) -> Recorder:
+        self._samplers = [measure.Sampler(host, self.minors) for host in self.lab.hosts]
+        self._first = self.lab.both(look_at_clock)
+        self._cursors = self.lab.both(
+            lambda host: host.out("journalctl -q -n 0 --show-cursor | sed -n 's/^-- cursor: //p'")
+        )
+        self.lab.both(self._start_checks)
+        for sampler in self._samplers:
+            sampler.__enter__()
+        self.start = time.monotonic()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self.lab.is_up:
+            return  # interrupted: the loops ended with their hosts
+        for sampler in self._samplers:
+            sampler.__exit__()
+        self.lab.both(lambda host: host.run(f"kill $(cat {_CHECKS}.pid)", check=False))
+        self.end = time.monotonic()
+
+    def _start_checks(self, host: Host) -> None:
+        host.write(f"{_CHECKS}.sh", _LOOP)
+        host.run(f"nohup sh {_CHECKS}.sh > {_CHECKS} 2>/dev/null </dev/null & echo $! > {_CHECKS}.pid")
+
+    def _journal(self, host: Host, cursor: str) -> list[tl.Entry]:
+        text = host.run(f"journalctl -q -t xenhelper -o json --after-cursor='{cursor}'", check=False).out
+        return tl.parse_journal(text)
+
+    def timeline(self, title: str) -> tl.Timeline:
+        """What was recorded, on one clock. Call after the ``with``."""
+        last = self.lab.both(look_at_clock)
+        clocks = [tl.Clock(first, later) for first, later in zip(self._first, last, strict=True)]
+        samples = [measure.parse(sampler.text()) for sampler in self._samplers]
+        entries = [
+            self._journal(host, cursor) for host, cursor in zip(self.lab.hosts, self._cursors, strict=True)
+        ]
+        checks = [
+            [(clock.harness(up), allowed) for up, allowed in tl.parse_checks(text)]
+            for clock, text in zip(clocks, self.lab.both(lambda host: host.read(_CHECKS)), strict=True)
+        ]
+        return build(self, title, samples, entries, checks, clocks)
+
+
+def _times(entries: Sequence[tl.Entry], clock: tl.Clock, event: str) -> list[float]:
+    return [clock.harness(e.up) for e in entries if e.event == event and e.resource]
+
+
+def build(
+    recorder: Recorder,
+    title: str,
+    samples: Sequence[list[measure.Sample]],
+    entries: Sequence[list[tl.Entry]],
+    checks: Sequence[list[tuple[float, bool]]],
+    clocks: Sequence[tl.Clock],
+) -> tl.Timeline:
+    """The time line out of what both hosts gave, in the lab's order of hosts."""
+    end = recorder.end
+    pairs = list(zip(entries, clocks, strict=True))
+    granted = sorted(t for e, c in pairs for t in _times(e, c, "window-granted"))
+    closed = sorted(t for e, c in pairs for t in _times(e, c, "window-closed"))
+    lanes, marks = [], []
+    for index, host in enumerate(recorder.lab.hosts):
+        clock, seen = clocks[index], samples[index]
+        own = _times(entries[index], clock, "window-granted")
+        allowed = tl.permission_points(checks[index], granted, closed, own)
+        lanes.append(
+            tl.Lanes(
+                host.name,
+                tl.spans(tl.role_points(seen, clock), end),
+                tl.spans(tl.protocol_points(seen, clock), end),
+                tl.spans(allowed, end, gap=15.0),
+            )
+        )
+        marks += tl.journal_marks(host.name, entries[index], clock)
+    writes, still, closeups = _hand_overs(recorder, samples, clocks, lanes)
+    line = tl.Timeline(
+        title, end, tuple(lanes), tuple(recorder.commands),
+        tuple(marks + still), tuple(closeups), tuple(writes),
+    )  # fmt: skip
+    return tl.shifted(line, recorder.start)
+
+
+def _hand_overs(
+    recorder: Recorder,
+    samples: Sequence[list[measure.Sample]],
+    clocks: Sequence[tl.Clock],
+    lanes: Sequence[tl.Lanes],
+) -> tuple[list[tl.Span], list[tl.Mark], list[tl.Span]]:
+    """Where the guest wrote when, the moments it stopped and began, and the parts to look at closely."""
+    names = [host.name for host in recorder.lab.hosts]
+    writes, marks, closeups = [], [], []
+    since = None
+    if recorder.moves:
+        first = names.index(recorder.moves[0].source.name)
+        began = tl.first_write(samples[first])
+        since = clocks[first].harness(began) if began is not None else None
+    for move in recorder.moves:
+        at = names.index(move.target.name)
+        quiet = tl.standstill(samples[at], clocks[at], move.start, move.settled)
+        inside = [
+            s for s in tl.overlap(lanes[0].permission, lanes[1].permission, "yes")
+            if move.start <= s.start <= move.settled
+        ]  # fmt: skip
+        edges = [edge for s in inside for edge in (s.start, s.end)] + list(quiet or ())
+        if edges:
+            what = f"Hand-over {move.source.name} to {move.target.name}"
+            closeups.append(tl.Span(min(edges) - 4, max(edges) + 4, what))
+        if quiet is None:
+            since = None
+            continue
+        marks += [
+            tl.Mark(quiet[0], move.target.name, f"last block from {move.source.name}"),
+            tl.Mark(quiet[1], move.target.name, "first block written here"),
+        ]
+        if since is not None:
+            writes.append(tl.Span(since, quiet[0], move.source.name))
+        since = quiet[1]
+    if since is not None and recorder.moves:
+        writes.append(tl.Span(since, recorder.end, recorder.moves[-1].target.name))
+    return writes, marks, closeups
