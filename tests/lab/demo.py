@@ -48,7 +48,7 @@ def run() -> int:
             demo_needs.install(progress)
         return _in_lab(progress)
     except KeyboardInterrupt:
-        progress.say("\nstopped; no host runs")
+        progress.say("\nstopped")
         return 130
     except FAILURES as error:
         progress.say(f"\ndemo: {error}", "31")
@@ -99,7 +99,7 @@ def _switched_off(lab: Lab, progress: Progress) -> Iterator[None]:
             lab.down()
         for number, handler in before:
             signal.signal(number, handler)
-    progress.say(f"\n{_afterwards(keep)}")
+        progress.say(f"\n{_afterwards(keep)}")
 
 
 def _afterwards(kept: bool) -> str:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from . import demo_samples as ds
 from . import demo_timeline as tl
 from . import measure
 from .host import Host
@@ -40,7 +41,7 @@ def look_at_clock(host: Host, looks: int = 8) -> tuple[float, float]:
             process.stdin.write(b"\n")
             line = process.stdout.readline()
             found.append((before, float(line), time.monotonic()))
-    return tl.closest_look(found)
+    return ds.closest_look(found)
 
 
 @dataclass(frozen=True)
@@ -87,26 +88,26 @@ class Recorder:
         host.write(f"{_CHECKS}.sh", _LOOP)
         host.run(f"nohup sh {_CHECKS}.sh > {_CHECKS} 2>/dev/null </dev/null & echo $! > {_CHECKS}.pid")
 
-    def _journal(self, host: Host, cursor: str) -> list[tl.Entry]:
+    def _journal(self, host: Host, cursor: str) -> list[ds.Entry]:
         text = host.run(f"journalctl -q -t xenhelper -o json --after-cursor='{cursor}'", check=False).out
-        return tl.parse_journal(text)
+        return ds.parse_journal(text)
 
     def timeline(self, title: str) -> tl.Timeline:
         """What was recorded, on one clock. Call after the ``with``."""
         last = self.lab.both(look_at_clock)
-        clocks = [tl.Clock(first, later) for first, later in zip(self._first, last, strict=True)]
+        clocks = [ds.Clock(first, later) for first, later in zip(self._first, last, strict=True)]
         samples = [measure.parse(sampler.text()) for sampler in self._samplers]
         entries = [
             self._journal(host, cursor) for host, cursor in zip(self.lab.hosts, self._cursors, strict=True)
         ]
         checks = [
-            [(clock.harness(up), allowed) for up, allowed in tl.parse_checks(text)]
+            [(clock.harness(up), allowed) for up, allowed in ds.parse_checks(text)]
             for clock, text in zip(clocks, self.lab.both(lambda host: host.read(_CHECKS)), strict=True)
         ]
         return build(self, title, samples, entries, checks, clocks)
 
 
-def _times(entries: Sequence[tl.Entry], clock: tl.Clock, event: str) -> list[float]:
+def _times(entries: Sequence[ds.Entry], clock: ds.Clock, event: str) -> list[float]:
     return [clock.harness(e.up) for e in entries if e.event == event and e.resource]
 
 
@@ -114,9 +115,9 @@ def build(
     recorder: Recorder,
     title: str,
     samples: Sequence[list[measure.Sample]],
-    entries: Sequence[list[tl.Entry]],
+    entries: Sequence[list[ds.Entry]],
     checks: Sequence[list[tuple[float, bool]]],
-    clocks: Sequence[tl.Clock],
+    clocks: Sequence[ds.Clock],
 ) -> tl.Timeline:
     """The time line out of what both hosts gave, in the lab's order of hosts."""
     end = recorder.end
@@ -127,16 +128,16 @@ def build(
     for index, host in enumerate(recorder.lab.hosts):
         clock, seen = clocks[index], samples[index]
         own = _times(entries[index], clock, "window-granted")
-        allowed = tl.permission_points(checks[index], granted, closed, own)
+        allowed = ds.permission_points(checks[index], granted, closed, own)
         lanes.append(
             tl.Lanes(
                 host.name,
-                tl.spans(tl.role_points(seen, clock), end),
-                tl.spans(tl.protocol_points(seen, clock), end),
+                tl.spans(ds.role_points(seen, clock), end),
+                tl.spans(ds.protocol_points(seen, clock), end),
                 tl.spans(allowed, end, gap=15.0),
             )
         )
-        marks += tl.journal_marks(host.name, entries[index], clock)
+        marks += ds.journal_marks(host.name, entries[index], clock)
     writes, still, closeups = _hand_overs(recorder, samples, clocks, lanes)
     line = tl.Timeline(
         title, end, tuple(lanes), tuple(recorder.commands),
@@ -148,7 +149,7 @@ def build(
 def _hand_overs(
     recorder: Recorder,
     samples: Sequence[list[measure.Sample]],
-    clocks: Sequence[tl.Clock],
+    clocks: Sequence[ds.Clock],
     lanes: Sequence[tl.Lanes],
 ) -> tuple[list[tl.Span], list[tl.Mark], list[tl.Span]]:
     """Where the guest wrote when, the moments it stopped and began, and the parts to look at closely."""
@@ -157,11 +158,11 @@ def _hand_overs(
     since = None
     if recorder.moves:
         first = names.index(recorder.moves[0].source.name)
-        began = tl.first_write(samples[first])
+        began = ds.first_write(samples[first])
         since = clocks[first].harness(began) if began is not None else None
     for move in recorder.moves:
         at = names.index(move.target.name)
-        quiet = tl.standstill(samples[at], clocks[at], move.start, move.settled)
+        quiet = ds.standstill(samples[at], clocks[at], move.start, move.settled)
         inside = [
             s for s in tl.overlap(lanes[0].permission, lanes[1].permission, "yes")
             if move.start <= s.start <= move.settled

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.lab import demo_bars, demo_record, demo_svg, measure
+from tests.lab import demo_samples as ds
 from tests.lab import demo_timeline as tl
 from tests.lab.demo_timeline import Span
 
@@ -34,7 +35,7 @@ def entry(up: float, event: str, resource: str = "web1-xvda", late: float = 0.0)
 
 
 def test_a_clock_that_runs_at_another_pace_is_followed() -> None:
-    clock = tl.Clock((100.0, 5000.0), (200.0, 5110.0))
+    clock = ds.Clock((100.0, 5000.0), (200.0, 5110.0))
     assert clock.harness(100) == 5000
     assert clock.harness(150) == 5055
     assert clock.harness(90) == 4989
@@ -42,7 +43,7 @@ def test_a_clock_that_runs_at_another_pace_is_followed() -> None:
 
 def test_the_quickest_look_at_a_clock_counts() -> None:
     looks = [(10.0, 500.0, 11.0), (12.0, 501.4, 12.02), (13.0, 502.0, 13.5)]
-    assert tl.closest_look(looks) == (501.4, pytest.approx(12.01))
+    assert ds.closest_look(looks) == (501.4, pytest.approx(12.01))
 
 
 def test_spans_join_what_stays_and_leave_gaps_open() -> None:
@@ -62,34 +63,34 @@ def test_roles_and_protocol_take_the_stronger_disk() -> None:
         ]
     )
     samples = measure.parse(text)
-    clock = tl.Clock((0, 0), (10, 10))
-    assert tl.role_points(samples, clock) == [(1.0, "Secondary"), (2.0, "Primary")]
-    assert tl.protocol_points(samples, clock) == [(1.0, "C"), (2.0, "C")]
+    clock = ds.Clock((0, 0), (10, 10))
+    assert ds.role_points(samples, clock) == [(1.0, "Secondary"), (2.0, "Primary")]
+    assert ds.protocol_points(samples, clock) == [(1.0, "C"), (2.0, "C")]
 
 
 def test_permission_changes_where_the_journal_has_it() -> None:
     checks = [(10.0, False), (11.2, False), (12.4, True), (13.6, True), (14.8, False)]
-    points = tl.permission_points(checks, granted=[11.9, 12.1], closed=[13.9, 14.5])
+    points = ds.permission_points(checks, granted=[11.9, 12.1], closed=[13.9, 14.5])
     assert tl.spans(points, 16.0) == (Span(10, 11.9, "no"), Span(11.9, 14.5, "yes"), Span(14.5, 16, "no"))
 
 
 def test_permission_without_a_journal_changes_where_it_was_seen() -> None:
     checks = [(10.0, False), (11.0, True), (12.0, False)]
-    assert tl.spans(tl.permission_points(checks, [], []), 13.0) == (
+    assert tl.spans(ds.permission_points(checks, [], []), 13.0) == (
         Span(10, 11, "no"), Span(11, 12, "yes"), Span(12, 13, "no"),
     )  # fmt: skip
 
 
 def test_a_permission_between_two_looks_shows_where_it_was_granted() -> None:
     checks = [(10.0, False), (12.0, False)]
-    own = tl.permission_points(checks, [10.5], [11.5], own=[10.5])
+    own = ds.permission_points(checks, [10.5], [11.5], own=[10.5])
     assert Span(10.5, 11.5, "yes") in tl.spans(own, 13.0)
-    assert not any(value == "yes" for _, value in tl.permission_points(checks, [10.5], [11.5]))
+    assert not any(value == "yes" for _, value in ds.permission_points(checks, [10.5], [11.5]))
 
 
 def test_journal_entries_count_when_they_were_sent() -> None:
     text = "\n".join([entry(50.0, "added", late=1.5), "not json", "{}", entry(60.0, "window-closed", "")])
-    entries = tl.parse_journal(text)
+    entries = ds.parse_journal(text)
     assert [(e.up, e.event, e.resource) for e in entries] == [
         (50.0, "added", "web1-xvda"), (60.0, "window-closed", ""),
     ]  # fmt: skip
@@ -97,13 +98,13 @@ def test_journal_entries_count_when_they_were_sent() -> None:
 
 def test_two_disks_give_one_mark_of_each_kind() -> None:
     entries = [
-        tl.Entry(10, "added", "", "web1-xvda"),
-        tl.Entry(13, "added", "", "web1-xvdb"),
-        tl.Entry(30, "added", "", "web1-xvda"),
-        tl.Entry(14, "window-closed", "", ""),
-        tl.Entry(15, "note", "", ""),
+        ds.Entry(10, "added", "", "web1-xvda"),
+        ds.Entry(13, "added", "", "web1-xvdb"),
+        ds.Entry(30, "added", "", "web1-xvda"),
+        ds.Entry(14, "window-closed", "", ""),
+        ds.Entry(15, "note", "", ""),
     ]
-    marks = tl.journal_marks("bob", entries, tl.Clock((0, 100), (50, 150)))
+    marks = ds.journal_marks("bob", entries, ds.Clock((0, 100), (50, 150)))
     assert [(m.at, m.text) for m in marks] == [(110, "add"), (130, "add")]
 
 
@@ -118,7 +119,7 @@ class Run:
         self.moves = [demo_record.Move(self.alice, self.bob, 5010, 5040, 5050)]  # type: ignore[arg-type]
 
     def timeline(self) -> tl.Timeline:
-        clocks = [tl.Clock((0, 4000), (100, 4100)), tl.Clock((0, 3000), (100, 3100))]
+        clocks = [ds.Clock((0, 4000), (100, 4100)), ds.Clock((0, 3000), (100, 3100))]
         alice, bob, written = [], [], 0
         for tick in range(int(self.start * 10) + 20, int(self.end * 10)):
             at = tick / 10
@@ -140,7 +141,7 @@ class Run:
             self,  # type: ignore[arg-type]
             "a run",
             [measure.parse("\n".join(text)) for text in (alice, bob)],
-            [tl.parse_journal("\n".join(lines)) for lines in journals],
+            [ds.parse_journal("\n".join(lines)) for lines in journals],
             looks,
             clocks,
         )
