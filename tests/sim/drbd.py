@@ -216,6 +216,8 @@ class End:
         self.lower += 1
         r = self.random.random()
         delay = 0.0005 + r * 0.01 if r < 0.95 else 0.1 + self.random.random() * 0.8
+        if self.host.slow_disk:
+            delay += self.random.random() * 2.5
         self.last_disk = when = max(self.last_disk + 1e-6, self.loop.now + delay)
         self.loop.at(when - self.loop.now, self._received, req, session, self.incarnation)
 

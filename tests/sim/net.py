@@ -58,9 +58,9 @@ class Stream:
         delay = self.link.delay()
         if self.meta:
             delay *= 0.3
-        elif self.link.slow:
-            delay += 0.05
-        self.last = when = max(self.last, now + delay)
+        # a thin link: each block takes its time on it
+        thin = 0.0 if self.meta or not self.link.slow else 0.06 + self.link.world.random.random() * 0.12
+        self.last = when = max(self.last + thin, now + delay)
         self.queue.append((when, fn, args))
         if self.pump is None and not self.stalled:
             self.pump = self.loop.at(when - now, self._run)

@@ -17,7 +17,7 @@ from xenhelper import paths
 
 Step = tuple[float, str, Any]
 
-FAULTS = ("cut", "cut-management", "slow", "kill", "kill-xl", "power-off", "takeover")
+FAULTS = ("cut", "cut-management", "cut-both", "slow", "slow-disk", "kill", "kill-xl", "power-off", "takeover")
 
 
 def generate(seed: int) -> "tuple[dict[str, int], list[Step]]":
@@ -28,10 +28,12 @@ def generate(seed: int) -> "tuple[dict[str, int], list[Step]]":
     kinds = (
         ["migrate"] * 10 + ["migrate-past"] * 3 + ["shutdown", "reboot", "create", "double-create"]
         + ["cold-move"] * 2 + ["cut"] * 4 + ["heal"] * 2 + ["cut-management"] * 2 + ["heal-management"]
-        + ["slow"] * 2 + ["fast"] + ["kill"] * 7 + ["kill-xl"] * 2 + ["power-off"] * 2 + ["power-on"] * 2
+        + ["slow"] * 3 + ["fast"] + ["slow-disk", "cut-both"] + ["kill"] * 7 + ["kill-xl"] * 2 + ["power-off"] * 2 + ["power-on"] * 2
         + ["reconcile"] + ["takeover"]
     )  # fmt: skip
     quiet = r.random() < 0.1
+    if r.random() < 0.35:
+        return vms, steps + _moves(r)
     for _ in range(r.randint(2, 9)):
         kind = r.choice(kinds)
         if quiet and kind in FAULTS:
@@ -47,7 +49,9 @@ def generate(seed: int) -> "tuple[dict[str, int], list[Step]]":
             # usually something happens while it runs
             steps.append((wait, kind, None))
             if r.random() < 0.6 and not quiet:
-                fault = r.choice(("cut", "cut-management", "kill", "kill", "kill", "power-off", "kill-xl", "slow"))
+                fault = r.choice(
+                    ("cut", "cut", "cut-management", "cut-both", "kill", "kill", "kill", "power-off", "kill-xl", "slow")
+                )
                 fate: Any = None
                 if fault == "power-off":
                     fate = r.choice(HOSTS)
@@ -59,9 +63,35 @@ def generate(seed: int) -> "tuple[dict[str, int], list[Step]]":
                     undo = {"cut": "heal", "cut-management": "heal-management"}.get(fault)
                     if undo:
                         steps.append((r.random() * 8, undo, None))
+                    elif fault == "cut-both":
+                        steps.append((r.random() * 25, "create", r.choice(HOSTS)))
             continue
         steps.append((wait, kind, argument))
     return vms, steps
+
+
+def _moves(r: randomlib.Random) -> "list[Step]":
+    """Migrations and cold moves under load, each with its own trouble."""
+    steps: "list[Step]" = [(5.0, "heal", None)]
+    if r.random() < 0.6:
+        steps.append((0.0, "slow", None))
+    if r.random() < 0.25:
+        steps.append((0.0, "slow-disk", None))
+    for _ in range(r.randint(1, 3)):
+        kind = r.choice(("migrate", "migrate", "migrate", "migrate-past", "migrate-past", "cold-move"))
+        steps.append((r.random() * 3, kind, None))
+        if r.random() < 0.45:
+            fault = r.choice(("cut", "cut", "cut-both", "kill", "kill", "kill-xl", "power-off", "cut-management"))
+            argument: Any = None
+            if fault == "power-off":
+                argument = r.choice(HOSTS)
+            elif fault == "kill":
+                argument = (int(r.random() * 60) + 1, r.choice(("", "xl migrate", "block", "serve")))
+            steps.append((r.random() * 7, fault, argument))
+            if fault == "cut-both":
+                steps.append((4 + r.random() * 25, "create", r.choice(HOSTS)))
+        steps.append((6.0 + r.random() * 10, r.choice(("heal", "heal-management", "power-on")), r.choice(HOSTS)))
+    return steps
 
 
 class Run:
@@ -281,6 +311,13 @@ class Run:
     def _cut(self, _: Any) -> None:
         self.world.link.cut()
 
+    def _cut_both(self, _: Any) -> None:
+        self.world.link.cut()
+        self.world.management.cut()
+
+    def _slow_disk(self, _: Any) -> None:
+        self.world.random.choice(list(self.world.hosts.values())).slow_disk = True
+
     def _heal(self, _: Any) -> None:
         self.world.link.heal()
 
@@ -351,6 +388,7 @@ class Run:
         world.management.heal()
         for host in world.hosts.values():
             self._power_on(host.name)
+            host.slow_disk = False
         loop.run(loop.now + 100.0, stop)
         if stop():
             return

@@ -309,6 +309,13 @@ class Fcntl:
         return 0
 
 
+class Thread:
+    """The _thread module."""
+
+    def get_native_id(self) -> int:
+        return me().pid
+
+
 class Signal:
     """The signal module: who gets a signal isn't simulated (only kill -9 is)."""
 
@@ -484,7 +491,7 @@ def installed() -> "Iterator[None]":
     for name in MODULES:
         with contextlib.suppress(ModuleNotFoundError):
             importlib.import_module("xenhelper." + name)
-    shims = {"os": Os(), "time": Time(), "fcntl": Fcntl(), "signal": Signal()}
+    shims = {"os": Os(), "time": Time(), "fcntl": Fcntl(), "signal": Signal(), "_thread": Thread()}
     undo: "list[tuple[Any, str, Any, bool]]" = []
 
     def put(module: Any, name: str, value: Any) -> None:

@@ -15,7 +15,7 @@ from xenhelper import paths
 from xenhelper.errors import XenhelperError
 
 HOSTS = ("alice", "bob")
-BLOCKS = 6
+BLOCKS = 8
 
 
 class Host:
@@ -31,6 +31,7 @@ class Host:
         self.processes: "dict[int, Process]" = {}
         self.power = True
         self.serving = True
+        self.slow_disk = False
         self.booted = 0.0
         self.boots = 0
         self.domids = 0
