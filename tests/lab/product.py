@@ -154,19 +154,19 @@ def wait_gone(host: Host, name: str, timeout: float = 60) -> None:
 class PermissionWatch:
     """Samples on the source: was two-primaries ever allowed while the guest still ran?
 
-    A sample is domain's state, permission, state again; it counts against the product
-    only where the guest ran before *and* after the permission was seen.
+    Where the permission is seen, the domain's state is looked at next: from the grant to
+    the end of a migration that succeeds, no look may find the guest running here. Sparse,
+    since each look costs the host, which has one processor, the time of the migration.
     """
 
     def __init__(self, host: Host, name: str, resource: str) -> None:
         self.host = host
         self._command = (
-            f"while :; do a=$(xl list {name} 2>/dev/null | awk 'NR==2{{print $5}}'); "
-            f"p=$(drbdsetup show {resource} | grep -c 'allow-two-primaries.*yes'); "
-            f"b=$(xl list {name} 2>/dev/null | awk 'NR==2{{print $5}}'); "
-            'echo "$a $p $b $(cut -d" " -f1 /proc/uptime)"; done'
+            f"while :; do if drbdsetup show {resource} | grep -q 'allow-two-primaries.*yes'; "
+            f"then echo yes $(xl list {name} 2>/dev/null | awk 'NR==2{{print $5}}'); "
+            "else echo no; fi; sleep 0.7; done"
         )
-        self.samples: list[tuple[str, str, str]] = []
+        self.samples: list[list[str]] = []
 
     def __enter__(self) -> PermissionWatch:
         self._process = self.host.start(self._command)
@@ -175,12 +175,9 @@ class PermissionWatch:
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
         out, _ = self._process.communicate(timeout=30)
-        for line in out.decode().splitlines():
-            words = line.split()
-            if len(words) == 4:
-                self.samples.append((words[0], words[1], words[2]))
+        self.samples = [line.split() for line in out.decode().splitlines() if line]
 
     @property
-    def violations(self) -> list[tuple[str, str, str]]:
+    def violations(self) -> list[list[str]]:
         """Samples in which the guest ran with the permission given."""
-        return [s for s in self.samples if s[1] == "1" and s[0][3:4] != "s" and s[2][3:4] != "s"]
+        return [s for s in self.samples if s[0] == "yes" and len(s) == 2 and s[1][3:4] != "s"]
