@@ -5,6 +5,11 @@ whose one line is ``before NAME``, ``after NAME``, or either with a count behind
 Nth time). NAME is one that ``python3 -m xenhelper.crashpoints`` lists; ``NAME < OUTER``
 counts only beneath a function OUTER (``module:function``). The file goes first, then the
 process kills itself. Without the file a step costs one stat().
+
+``stop-before`` and ``stop-after`` hold the process instead (SIGSTOP), for a test to cut
+the power or a link at just that moment: the file becomes crash-at.held, with the process
+id and the step. ``trace-before any`` changes nothing: the names of all steps that are
+taken are appended to crash-at.trace.
 """
 
 import os
@@ -13,16 +18,29 @@ import sys
 
 from xenhelper import paths
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import types
+
 
 def at(when: str) -> None:
     """Called by the ports around each external step; ``when`` is ``before`` or ``after``."""
     order = _order()
-    if order is None or order[0] != when:
+    if order is None:
         return
+    action, _, moment = order[0].rpartition("-")
+    if moment != when:
+        return
+    wanted, _, outer = order[1].partition(" < ")
+    frame = sys._getframe(1)
+    if action != "trace" and not _beneath(frame, wanted):
+        return  # before the package's sources are parsed, which takes seconds in emulation
     from xenhelper import crashpoints
 
-    wanted, _, outer = order[1].partition(" < ")
-    names = crashpoints.stack(sys._getframe(1))
+    names = crashpoints.stack(frame)
+    if action == "trace":
+        _trace(names)
+        return
     if not names or names[0].split("#")[0] != wanted.split("#")[0]:
         return
     if "#" in wanted and names[0] != wanted:
@@ -30,10 +48,27 @@ def at(when: str) -> None:
     if outer and outer not in names[1:]:
         return
     if order[2] > 1:
-        _write(f"{when} {order[1]} {order[2] - 1}\n")
+        _write(f"{order[0]} {order[1]} {order[2] - 1}\n")
+        return
+    if action == "stop":
+        _write(f"{os.getpid()} {names[0]}\n")
+        os.rename(paths.CRASH_AT, paths.CRASH_AT + ".held")
+        os.kill(os.getpid(), signal.SIGSTOP)
         return
     os.unlink(paths.CRASH_AT)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _beneath(frame: "types.FrameType | None", wanted: str) -> bool:
+    """Whether a function of the wanted step's name and module is being run at all."""
+    module, _, rest = wanted.partition(":")
+    function = rest.partition(":")[0].rpartition(".")[2]
+    while frame is not None:
+        names = frame.f_code.co_qualname.split(".")
+        if frame.f_globals.get("__name__") == f"xenhelper.{module}" and function in names:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _order() -> "tuple[str, str, int] | None":
@@ -58,4 +93,11 @@ def _order() -> "tuple[str, str, int] | None":
 def _write(text: str) -> None:
     fd = os.open(paths.CRASH_AT, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW)
     os.write(fd, text.encode())
+    os.close(fd)
+
+
+def _trace(names: "list[str]") -> None:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    fd = os.open(paths.CRASH_AT + ".trace", flags, 0o600)
+    os.write(fd, (names[0] if names else "?").encode() + b"\n")
     os.close(fd)

@@ -155,7 +155,8 @@ def stack(frame: "types.FrameType | None") -> "list[str]":
     while frame is not None:
         module = str(frame.f_globals.get("__name__", "")).removeprefix(_PACKAGE)
         full = str(frame.f_globals.get("__name__", ""))
-        if full.startswith(_PACKAGE) and module not in PORTS and module != "crash":
+        # a port reaches crash.at through paths.crash: neither is what is being done
+        if full.startswith(_PACKAGE) and module not in PORTS and module not in ("crash", "paths"):
             where = frame.f_code.co_qualname.replace(".<locals>", "")
             if not names:
                 here = [point for point in points(module) if point.first <= frame.f_lineno <= point.last]
