@@ -11,7 +11,7 @@ import sys
 import time
 
 from xenhelper import intents, log, names, paths, permits, statefile
-from xenhelper.drbd import events, verbs
+from xenhelper.drbd import events, show, verbs
 from xenhelper.errors import CommandFailed, PeerFailed, PeerUnreachable, Refused, XenhelperError
 from xenhelper.xen import domains
 from xenhelper.xen.xenstore import Xenstore
@@ -51,12 +51,25 @@ def fence_peer(name: str) -> "tuple[int, str]":
         return REFUSE, f"{peer} doesn't outdate its copy: {error}"
     except PeerUnreachable as error:
         if state.role == events.PRIMARY:
-            if intents.read("window", record["vm"]) is not None:
-                return REFUSE, f"{peer} is unreachable in the middle of a migration: {error.what}"
+            doubt = _doubt(name, record["vm"])
+            if doubt:
+                return REFUSE, f"{peer} is unreachable {doubt}: {error.what}"
             return UNREACHABLE, f"{peer} is unreachable and this host has the newest data: {error.what}"
         if permits.valid(name, state.minor):
             return UNREACHABLE, f"{peer} is unreachable and this host holds a permit"
         return REFUSE, f"{peer} is unreachable: {error.what}"
+
+
+def _doubt(name: str, vm: str) -> str:
+    """Why this Primary may not have the newest data: the peer may be Primary, too. Empty
+    when the VM itself runs here and nothing of a migration shows."""
+    settings = show.one(name)
+    if intents.read("window", vm) is not None or (settings is not None and settings.two_primaries):
+        return "in the middle of a migration"
+    with Xenstore() as store:
+        if not any(user == vm for _, user in domains.users_of(store, name)):
+            return f"and {vm} doesn't run here"
+    return ""
 
 
 def _ask(name: str, minor: int, peer: str) -> None:

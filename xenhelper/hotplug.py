@@ -125,7 +125,7 @@ def add(disk: Disk) -> None:
                     f"{disk.resource} is in use on this host by {', '.join(users)}", "stop that first"
                 )
             # left by a `remove` that never ran; the other host may be Primary by now, too
-            stepdown.step_down(disk.resource, disk.peer, 8.0)
+            stepdown.step_down(disk.resource, disk.peer, "", 8.0)
             resource = _up(disk)
         resource = _promote(disk, resource, deadline)
         try:
@@ -283,7 +283,7 @@ def remove(disk: Disk) -> None:
         resource = events.one(disk.resource)
         if resource is None or resource.minor < 0 or disk.other_users():
             return
-        stepdown.step_down(disk.resource, disk.peer, 22.0)
+        stepdown.step_down(disk.resource, disk.peer, disk.vm if disk.domain == disk.vm else "", 22.0)
         drop_pages(disk.record.get("volume", ""))
         if resource.connected:
             close(disk.resource, disk.record.get("protocol", "A"))

@@ -141,7 +141,7 @@ def _demote_idle(record: "dict[str, str]", dry_run: bool) -> str:
         with Xenstore() as store:
             if domains.users_of(store, name):
                 return ""  # a domain is being created
-        stepdown.step_down(name, record.get("peer", ""), 8.0)
+        stepdown.step_down(name, record.get("peer", ""), "", 8.0)
     except XenhelperError as error:
         return f"{name}: {error}"
     finally:

@@ -9,7 +9,7 @@ first, then the confirmation of what was queued before, then the demotion.
 
 import time
 
-from xenhelper import permits
+from xenhelper import intents, permits
 from xenhelper.drbd import barrier, events, show, verbs
 from xenhelper.errors import CommandFailed, PeerUnreachable, Refused, XenhelperError
 
@@ -17,14 +17,16 @@ from xenhelper.errors import CommandFailed, PeerUnreachable, Refused, XenhelperE
 _NOTICED = 15.0
 
 
-def step_down(name: str, peer: str, seconds: float) -> "events.Resource | None":
+def step_down(name: str, peer: str, vm: str, seconds: float) -> "events.Resource | None":
     """Demote this host's side of ``name``; nothing to do when it isn't Primary.
 
     A ``peer`` that died a moment ago still shows as connected. Stepping down before DRBD
     notices would cost this host the proof that it was Primary then, and its guest the
     right to start again; so when ``peer`` doesn't answer, DRBD gets the time to notice.
     Leaves protocol C, for the caller to close. Notes a survivor's permit when it was
-    alone. Returns the state before. Raises XenhelperError and stays Primary when the
+    alone and ``vm``, the domain that ran until now (empty: none did), is no half of a
+    migration: where both hosts were Primary when the link died, the other may have the
+    newest data. Returns the state before. Raises XenhelperError and stays Primary when the
     peer doesn't confirm, or the device is held open, for ``seconds``.
     """
     deadline = time.monotonic() + seconds
@@ -37,9 +39,14 @@ def step_down(name: str, peer: str, seconds: float) -> "events.Resource | None":
         _confirmed(name, deadline)
     verbs.secondary(state.minor, max(1.0, deadline - time.monotonic()))
     after = events.one(name)
-    if after is not None and not after.connected:
+    if after is not None and not after.connected and vm and not _window(name, vm):
         permits.grant_survivor(name, state.minor)
     return state
+
+
+def _window(name: str, vm: str) -> bool:
+    settings = show.one(name)
+    return intents.read("window", vm) is not None or (settings is not None and settings.two_primaries)
 
 
 def _answers(peer: str) -> bool:
