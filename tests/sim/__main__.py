@@ -45,7 +45,11 @@ def replay(seed: int, whole: bool) -> int:
     run = schedule.Run(seed, vms, steps, trace=True)
     run.run()
     print("\n".join(run.world.lines))
-    print("steps:", *(f"  after {wait:.2f} s: {kind} {argument or ''}" for wait, kind, argument in steps), sep="\n")
+    print(
+        "steps:",
+        *(f"  after {wait:.2f} s: {kind} {argument or ''}" for wait, kind, argument in steps),
+        sep="\n",
+    )
     print(run.failed or "nothing broken")
     return 1 if run.failed else 0
 

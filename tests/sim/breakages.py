@@ -151,7 +151,7 @@ def double_start() -> "contextlib.ExitStack":
     original = hotplug._promote
     return _patched(
         (hotplug, "_promote", promote),
-        (hotplug.stepdown, "step_down", lambda name, peer, seconds: events.one(name)),
+        (hotplug.stepdown, "step_down", lambda name, peer, vm, seconds: events.one(name)),
     )
 
 

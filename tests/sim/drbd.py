@@ -34,9 +34,23 @@ SS = {
 class Req:
     """A write of the application. ``mode`` is the protocol when it was queued."""
 
-    __slots__ = ("acked", "block", "done", "end", "local", "mode", "on_done", "remote", "sent", "start", "version")
+    __slots__ = (
+        "acked",
+        "block",
+        "done",
+        "end",
+        "local",
+        "mode",
+        "on_done",
+        "remote",
+        "sent",
+        "start",
+        "version",
+    )
 
-    def __init__(self, end: "End", block: int, version: int, mode: str, on_done: "Callable[[str], None]") -> None:
+    def __init__(
+        self, end: "End", block: int, version: int, mode: str, on_done: "Callable[[str], None]"
+    ) -> None:
         self.end = end
         self.block = block
         self.version = version
@@ -283,7 +297,11 @@ class End:
             self.pdsk = DUNKNOWN
         if to == STANDALONE:
             self.protocol, self.two = "", False
-        if before >= INCONSISTENT and before not in (DUNKNOWN, OUTDATED) and self.pdsk in (DUNKNOWN, OUTDATED):
+        if (
+            before >= INCONSISTENT
+            and before not in (DUNKNOWN, OUTDATED)
+            and self.pdsk in (DUNKNOWN, OUTDATED)
+        ):
             if self.role == PRIMARY and self.uuid[1] == 0 and self.disk == UPTODATE:
                 self.new_current()
         self.keep()
@@ -292,7 +310,9 @@ class End:
         if self.request is not None:
             self.request[0].wake(self.request[1], "lost")
             self.request = None
-        self.world.trace(self.host, f"drbd {self.pair.name}: lost its peer ({to}), {self.role} {DISK[self.disk]}")
+        self.world.trace(
+            self.host, f"drbd {self.pair.name}: lost its peer ({to}), {self.role} {DISK[self.disk]}"
+        )
         if self.pair.link.up and self.peer.session == session:
             self.loop.at(0.001 + self.random.random() * 0.3, self.peer.lose, session, CONNECTING)
         if self.role == PRIMARY and self.pdsk >= DUNKNOWN and not self.fencing:
@@ -421,7 +441,9 @@ class Pair:
         self.world.loop.at(seconds, self._timeout, end, end.session, self.link.cuts)
 
     def _timeout(self, end: End, session: int, cuts: int) -> None:
-        if end.session == session and ((not self.link.up and self.link.cuts == cuts) or end.peer.session != session):
+        if end.session == session and (
+            (not self.link.up and self.link.cuts == cuts) or end.peer.session != session
+        ):
             end.lose(session, CONNECTING)
 
     def _heal(self) -> None:
@@ -566,7 +588,9 @@ class Pair:
             # behind the writes that came before it
             target.last_disk = max(target.last_disk + 1e-6, self.world.loop.now + 0.001)
             wait = target.last_disk - self.world.loop.now
-            self.world.loop.at(wait, self._resync_on_disk, target, block, version, session, target.incarnation)
+            self.world.loop.at(
+                wait, self._resync_on_disk, target, block, version, session, target.incarnation
+            )
         else:
             target.peer.oos.add(block)
 

@@ -39,7 +39,9 @@ class Backend:
         if self.incarnation != end.incarnation:
             return
         if not self.open or end.role != PRIMARY:
-            self.world.promises.broken("available", f"{self.domain.name}: its disk {end.pair.name} gave an I/O error")
+            self.world.promises.broken(
+                "available", f"{self.domain.name}: its disk {end.pair.name} gave an I/O error"
+            )
             self.outstanding -= 1
             return
         end.write(block, version, lambda mode: self._answer(block, version, mode))

@@ -61,7 +61,9 @@ class Loop:
 class Process:
     """A simulated process on a host. ``status`` is None while it runs."""
 
-    def __init__(self, world: Any, host: Any, name: str, fn: "Callable[[], Any]", product: bool = False) -> None:
+    def __init__(
+        self, world: Any, host: Any, name: str, fn: "Callable[[], Any]", product: bool = False
+    ) -> None:
         self.world = world
         self.loop: Loop = world.loop
         self.host = host

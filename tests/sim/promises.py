@@ -22,6 +22,8 @@ class Promises:
         # resources for which a person accepted older data, and what that cost
         self.accepted: "set[str]" = set()
         self.lost = 0
+        # resources that DRBD refuses to connect by itself: a case for `recover`
+        self.split: "set[str]" = set()
         self.starts = 0
         self.migrations = 0
         self.on_start: Any = None
@@ -92,13 +94,17 @@ class Promises:
             for block, have, _, _ in old:
                 guest.known[(name, block)] = have
             return
-        self.broken("no stale start", f"{domain} starts on {name} with old blocks (block, has, acked, mode) {old}")
+        self.broken(
+            "no stale start", f"{domain} starts on {name} with old blocks (block, has, acked, mode) {old}"
+        )
 
     def read(self, guest: Any, end: End, key: "tuple[str, int]") -> None:
         """The guest reads a block back."""
         known = guest.known.get(key, 0)
         if end.data[key[1]] < known and end.sync != "SyncTarget":
-            self.broken("no stale start", f"{guest.vm} reads {end.data[key[1]]} of {key}, acknowledged was {known}")
+            self.broken(
+                "no stale start", f"{guest.vm} reads {end.data[key[1]]} of {key}, acknowledged was {known}"
+            )
 
     def resumed(self, domain: Any) -> None:
         """A suspended guest goes on where it was."""
@@ -127,5 +133,10 @@ class Promises:
     def split_brain(self, pair: Any) -> None:
         """DRBD found that both sides went on alone."""
         one, two = pair.ends
-        if pair.name not in self.accepted and one.oos and two.oos:
+        blocks = range(pair.blocks)
+        both = any(one.data[b] > two.data[b] for b in blocks) and any(
+            two.data[b] > one.data[b] for b in blocks
+        )
+        self.split.add(pair.name)
+        if pair.name not in self.accepted and both:
             self.broken("no divergence", f"{pair.name}: split brain that nobody asked for")

@@ -225,8 +225,12 @@ def change_options(end: End, protocol: str, two: bool) -> Output:
     if end.conn == STANDALONE:
         return 10, "", "??: Failure: (158) Unknown resource\n"
     if not two and end.role == PRIMARY and end.peer_role == PRIMARY:
-        return 10, "", (
-            "??: Failure: (164) Can not clear allow_two_primaries as long as there a primaries on both sides\n"
+        return (
+            10,
+            "",
+            (
+                "??: Failure: (164) Can not clear allow_two_primaries as long as there a primaries on both sides\n"
+            ),
         )
     if two and protocol != "C":
         return 10, "", "??: Failure: (139) Protocol C required\n"
@@ -374,10 +378,14 @@ def xl(process: Any, argv: "list[str]") -> Output:
         return xl_list(host, rest)
     if command == "info":
         free = 4096 - sum(128 for _ in host.domains)
-        return 0, (
-            f"host                   : {host.name}\nvirt_caps              : pv hvm hap\n"
-            f"free_memory            : {free}\nxen_commandline        : dom0_mem=768M,max:768M\n"
-        ), ""
+        return (
+            0,
+            (
+                f"host                   : {host.name}\nvirt_caps              : pv hvm hap\n"
+                f"free_memory            : {free}\nxen_commandline        : dom0_mem=768M,max:768M\n"
+            ),
+            "",
+        )
     if command == "destroy":
         found = host.find(rest[0])
         if found is None:
@@ -398,7 +406,9 @@ def xl_list(host: Any, rest: "list[str]") -> Output:
             "00000000-0000-0000-0000-000000000000        -                -\n"
         )
         for domain in listed:
-            text += f"{domain.name:<40} {domain.domid:>5}   128     1     {domain.flags}      18.8 {domain.uuid}"
+            text += (
+                f"{domain.name:<40} {domain.domid:>5}   128     1     {domain.flags}      18.8 {domain.uuid}"
+            )
             text += "        -                -\n"
         return 0, text, ""
     if rest[:1] == ["-l"]:

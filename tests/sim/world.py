@@ -65,7 +65,7 @@ class World:
         self.children: "dict[int, Process]" = {}
         self.link = Link(self, "replication")
         self.management = Link(self, "management")
-        self.ssh = self.management
+        self.ssh = self.link if self.random.random() < 0.25 else self.management
         self.hosts = {name: Host(self, name, index) for index, name in enumerate(HOSTS)}
         self.promises = Promises(self)
         self.pairs: "dict[str, Pair]" = {}
@@ -131,7 +131,9 @@ class World:
             from xenhelper.config import Config, Peer
 
             other = HOSTS[1 - host.index]
-            peer = Peer(other, other, f"10.99.0.{2 - host.index}", f"10.99.0.{host.index + 1}", {"vg0": "vg0"})
+            peer = Peer(
+                other, other, f"10.99.0.{2 - host.index}", f"10.99.0.{host.index + 1}", {"vg0": "vg0"}
+            )
             self._configs[host.name] = Config(
                 host.name, host.name, f"10.99.0.{host.index + 1}", {other: peer}, ("vg0",), (), (), (),
                 (7800, 7899), (1000, 1099), "A",
@@ -170,7 +172,9 @@ class World:
     def logged(self, process: Process, kind: str, message: str, priority: int) -> None:
         self.trace(process.host, f"{process.name}[{process.pid}] logs {kind}: {message}")
 
-    def port(self, process: Process, name: str, seconds: float, pause: bool = True, after: bool = False) -> None:
+    def port(
+        self, process: Process, name: str, seconds: float, pause: bool = True, after: bool = False
+    ) -> None:
         """A port call: time passes, others run, and here is where a kill may strike."""
         if process.dead:
             raise Killed
