@@ -4,6 +4,8 @@ Never waits for a peer, and two-primaries is `no` by the files; one resource tha
 come up doesn't keep the others down.
 """
 
+import os
+
 from xenhelper import log, names, paths, statefile
 from xenhelper.drbd import bringup, events
 from xenhelper.errors import CommandFailed, XenhelperError
@@ -14,6 +16,7 @@ MODULES = ("drbd", "xen-blkback")
 
 def resources_up() -> list[str]:
     """One line for each resource that isn't up afterwards."""
+    statefile.remove(paths.STOPPING)
     for module in MODULES:
         try:
             run(["modprobe", module], timeout=30)
@@ -44,4 +47,21 @@ def _up(name: str) -> None:
     minor = record.get("minor", "")
     if minor.isdecimal():
         bringup.mark_minor(int(minor))
-    bringup.up(record["vm"], name)
+    bringup.first_up(record["vm"], name)
+
+
+def shutting_down() -> bool:
+    """Whether systemd takes this host down now (stopping just our unit isn't that)."""
+    said = run(["systemctl", "is-system-running"], timeout=10, ok=None).stdout.strip()
+    return said == "stopping"
+
+
+def stop() -> list[str]:
+    """The host goes down, its guests are down: leave what ran here to the other host, on
+    record. Returns a line for each VM; nothing happens while the host stays up."""
+    if not statefile.names(paths.RESOURCES) or not shutting_down():
+        return []
+    from xenhelper import ceded
+
+    statefile.write(paths.STOPPING, {"pid": str(os.getpid())})
+    return ceded.cede_all()

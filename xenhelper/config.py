@@ -27,6 +27,7 @@ class Peer:
     local_replication: str
     volume_groups: dict[str, str]
     ssh_port: int = 22
+    fence_command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Config:
     minors: tuple[int, int]
     protocol: str
     placement: tuple[tuple[str, str], ...] = ()
+    oldest_data: int = 900
+    priority: tuple[str, ...] = ()
 
     def peer(self, name: str) -> Peer:
         """The configured peer of this name. Raises ConfigError."""
@@ -193,6 +196,7 @@ def _build(parsed: Any, path: str, lines: list[str]) -> Config:
             local_replication=section["local_replication"] or host["replication"],
             volume_groups=dict(section["volume_groups"]),
             ssh_port=section["ssh_port"],
+            fence_command=tuple(section["fence_command"]),
         )
     for pattern, name in parsed["placement"].items():
         if name not in peers:
@@ -222,6 +226,8 @@ def _build(parsed: Any, path: str, lines: list[str]) -> Config:
         minors=(numbers["minors"][0], numbers["minors"][1]),
         protocol=parsed["drbd"]["protocol"],
         placement=tuple(parsed["placement"].items()),
+        oldest_data=parsed["takeover"]["oldest_data"],
+        priority=tuple(parsed["takeover"]["priority"]),
     )
 
 

@@ -62,6 +62,12 @@ def validator() -> Any:
                 raise wrong(item, "patterns of VM names with *, ? and [], as in test-*")
         return many(value)
 
+    def command(value: Any) -> list[str]:
+        found = many(value)
+        if found and (not found[0].startswith("/") or not all(item.isprintable() for item in found)):
+            raise wrong(value, "a program's absolute path and its arguments, separated by commas")
+        return found
+
     def number_range(value: Any, min: str = "0", max: str = "0") -> list[int]:
         allowed = f"first and last of {min} to {max}, as in `{min}, {max}`"
         found = many(value)
@@ -91,6 +97,7 @@ def validator() -> Any:
             "volume_group_list": volume_group_list,
             "pattern_list": pattern_list,
             "name_pattern_list": name_pattern_list,
+            "command": command,
             "number_range": number_range,
             "option": option,
             "integer": integer,

@@ -35,6 +35,12 @@ def main(argv: "list[str]") -> "list[str]":
                 data = file.read(_MAX)
         except OSError:
             return argv  # xl says what is wrong with it
+    if data.rfind(_MARK) >= 0 and _by_xendomains():
+        from xenhelper import autostart
+
+        vm = _vm_of(data)
+        if names.valid_vm(vm):
+            autostart.check(vm, path)
     if not _known(path, data, command.overrides):
         extra = _long_way(path, command)
         if extra:
@@ -47,10 +53,9 @@ def _known(path: str, data: bytes, overrides: "list[str]") -> bool:
 
     Raises Refused when a disk is in use by the peer: the VM runs there.
     """
-    start = data.rfind(_MARK)
-    if start < 0 or any("disk" in text or "name" in text for text in overrides):
+    if data.rfind(_MARK) < 0 or any("disk" in text or "name" in text for text in overrides):
         return False
-    vm = data[start + len(_MARK) :].split(None, 1)[0].decode("ascii", "replace").rstrip(",")
+    vm = _vm_of(data)
     if not names.valid_vm(vm):
         return False
     record = statefile.read(f"{paths.VMS}/{vm}")
@@ -72,6 +77,21 @@ def _sha256(data: bytes) -> str:
         except ImportError:
             continue
     raise AssertionError("Python has no SHA-256")
+
+
+def _vm_of(data: bytes) -> str:
+    """The VM that our block in a config names."""
+    words = data[data.rfind(_MARK) + len(_MARK) :].split(None, 1)
+    return words[0].decode("ascii", "replace").rstrip(",") if words else ""
+
+
+def _by_xendomains() -> bool:
+    """A glance at the parent, so that autostart.py is only loaded at boot."""
+    try:
+        with open(f"/proc/{os.getppid()}/cmdline", "rb") as file:
+            return b"/xendomains" in file.read(4096)
+    except OSError:
+        return False
 
 
 def _up(vm: str, record: "dict[str, str]") -> bool:

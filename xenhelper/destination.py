@@ -9,7 +9,7 @@ from xenhelper.run import run
 from xenhelper.xen import domains
 
 # what a domain costs beside its memory: page tables, shadow or HAP pool, video (libxl_internal.h)
-_OVERHEAD_KIB = 8 * 1024
+OVERHEAD_KIB = 8 * 1024
 _TESTED_DRBD = ("8.",)
 
 
@@ -67,8 +67,8 @@ def check(
     missing = []
     info = xen_info()
     free_kib = int(info.get("free_memory", "0")) * 1024
-    if memory_kib + _OVERHEAD_KIB > free_kib and not autoballoon(info):
-        need = (memory_kib + _OVERHEAD_KIB + 1023) // 1024
+    if memory_kib + OVERHEAD_KIB > free_kib and not autoballoon(info):
+        need = (memory_kib + OVERHEAD_KIB + 1023) // 1024
         missing.append(f"{need} MiB of memory for it (Xen has {free_kib // 1024} MiB free)")
     missing += [
         f"bridge {name}" for name in bridges if not os.path.isdir(f"{paths.ROOT}/sys/class/net/{name}/bridge")

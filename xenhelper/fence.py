@@ -55,6 +55,10 @@ def fence_peer(name: str) -> "tuple[int, str]":
             if doubt:
                 return REFUSE, f"{peer} is unreachable {doubt}: {error.what}"
             return UNREACHABLE, f"{peer} is unreachable and this host has the newest data: {error.what}"
+        from xenhelper import ceded
+
+        if ceded.may_start(name, state.minor):
+            return OUTDATED, f"{peer} ceded it when it shut down"
         if permits.valid(name, state.minor):
             return UNREACHABLE, f"{peer} is unreachable and this host holds a permit"
         return REFUSE, f"{peer} is unreachable: {error.what}"
@@ -96,6 +100,10 @@ def ask_consent(name: str, minor: int, peer: str, vm: str) -> None:
     try:
         _ask(name, minor, peer)
     except PeerUnreachable as error:
+        from xenhelper import ceded
+
+        if ceded.may_start(name, minor):
+            return
         raise Refused(
             f"{name}: not connected, and {peer} doesn't answer, so {peer} may have newer data or run {vm}",
             f"bring {peer} back; if it is dead: `xenhelper takeover {vm}`",

@@ -115,6 +115,8 @@ def lock(resource: str, seconds: float) -> int:
 def add(disk: Disk) -> None:
     """Promote, test-open, publish. Raises XenhelperError; nothing is left Primary then."""
     deadline = time.monotonic() + _BUDGET
+    if os.path.exists(paths.STOPPING):
+        raise Refused(f"this host is shutting down, so {disk.domain} can't start here")
     held = lock(disk.resource, 10.0)
     try:
         resource = _up(disk)
@@ -148,7 +150,7 @@ def _up(disk: Disk) -> events.Resource:
             )
         from xenhelper.drbd import bringup
 
-        bringup.up(disk.vm, disk.resource)
+        bringup.first_up(disk.vm, disk.resource)
         resource = events.one(disk.resource)
         if resource is None:
             raise XenhelperError(f"{disk.resource} didn't come up", f"`drbdadm up {disk.resource}` says why")
@@ -162,6 +164,12 @@ def _promote(disk: Disk, resource: events.Resource, deadline: float) -> events.R
     if resource.connection in ("Connecting", "Unconnected", "WFReportParams", "NetworkFailure", "BrokenPipe"):
         resource = _settle(disk, resource)
     permit = not resource.connected and permits.valid(disk.resource, resource.minor)
+    if os.path.exists(f"{paths.STATE}/ceded/{disk.resource}"):
+        from xenhelper import ceded
+
+        ceded.take_back(disk.resource, disk.peer)
+    if not resource.connected and os.path.exists(f"{paths.RUN}/hearsay/{disk.resource}"):
+        resource.peer_disk = "DUnknown"  # what is known of it is an earlier boot's (bringup.first_up)
     how = decide(resource, disk.incoming, permit, disk.peer)
     if how == HAND_OVER:
         from xenhelper import handover
@@ -264,14 +272,23 @@ def drop_pages(path: str) -> None:
 
 
 def _remember(disk: Disk) -> None:
-    """Autostart follows the VM: note where it ran last."""
+    """Autostart follows the VM: note where it ran last, and when its disk was given out."""
     log.event("added", f"{disk.resource} is {disk.domain}'s disk now", vm=disk.vm, resource=disk.resource)
-    host = disk.record.get("host", "")
+    if not disk.incoming:  # a migration may fail yet; autostart.ran_here notes one that didn't
+        _note(disk, last_ran=disk.record.get("host", ""), ran_at=_now())
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _note(disk: Disk, **changes: str) -> None:
+    """Into the VM's record: a saved image older than this mustn't be restored (restore.py)."""
     path = f"{paths.VMS}/{disk.vm}"
     try:
         record = statefile.read(path)
-        if record is not None and host and record.get("last_ran") != host:
-            statefile.write(path, {**record, "last_ran": host})
+        if record is not None and "" not in changes.values():
+            statefile.write(path, {**record, **changes})
     except (OSError, XenhelperError) as error:
         log.event("note", f"{path}: {error}", log.WARNING, vm=disk.vm)
 
@@ -288,8 +305,20 @@ def remove(disk: Disk) -> None:
         if resource.connected:
             close(disk.resource, disk.record.get("protocol", "A"))
         log.event("removed", f"{disk.resource} is no domain's disk now", vm=disk.vm, resource=disk.resource)
+        _note(disk, let_go_at=_now())
     finally:
         os.close(held)
+
+
+def steady(record: "dict[str, str]", state: events.Resource) -> str:
+    """The protocol outside of migrations: the record's, but C while the Primary has no
+    current disk of its own. At A it would acknowledge writes that are on no disk anywhere."""
+    if state.connected and (
+        (state.role == events.PRIMARY and state.disk != events.UP_TO_DATE)
+        or (state.peer_role == events.PRIMARY and state.peer_disk != events.UP_TO_DATE)
+    ):
+        return "C"
+    return record.get("protocol", "A")
 
 
 def close(name: str, protocol: str) -> None:

@@ -25,6 +25,11 @@ KINDS = {
     "fenced": "06c8eaf2b4d54769ebf507182a314d18",
     "reconciled": "17d9fb03c5e6487afc0618293b425e19",
     "beneath": "28ea0c14d6f7498b0d17293a4c536f1a",
+    "split-brain": "4a0c2e36f8194b5d9f2e38506c7d8a1c",
+    "io-error": "5b1d3f47092a4c6ea03f4961708e9b1d",
+    "takeover": "6c2e50581a3b4d7fb1405a72819fac1e",
+    "ceded": "7d3f61692b4c4e80c2516b8392a0bd1f",
+    "autostart": "8e40727a3c5d4f91d3627c94a3b1ce20",
     "failed": "39fb1d25e7084a9c1e283a4b5d64701b",
 }
 

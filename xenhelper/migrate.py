@@ -144,6 +144,10 @@ def _run(argv: "list[str]", window: Window, domid: int) -> int:
         left = window.close(30.0 if status else 20.0)
     finally:
         os.close(fd)
+    if status == 0:
+        from xenhelper import autostart
+
+        autostart.went_to(vm, window.peer)
     if left:
         for line in left:
             log.event("failed", f"{vm}: the window isn't closed: {line}", log.ERROR, vm=vm)

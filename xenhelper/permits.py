@@ -34,6 +34,7 @@ def grant_takeover(resource: str, minor: int) -> None:
 def revoke(resource: str) -> None:
     """The peers have met again."""
     statefile.remove(path(resource))
+    statefile.remove(f"{paths.RUN}/hearsay/{resource}")
 
 
 def valid(resource: str, minor: int) -> bool:

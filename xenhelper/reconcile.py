@@ -6,7 +6,20 @@ runs). Does by itself what is safe; says what only a person can decide, with com
 
 import os
 
-from xenhelper import handover, hotplug, intents, log, names, paths, permits, statefile, stepdown, window
+from xenhelper import (
+    handover,
+    hotplug,
+    insync,
+    intents,
+    log,
+    names,
+    paths,
+    permits,
+    splitbrain,
+    statefile,
+    stepdown,
+    window,
+)
 from xenhelper.drbd import bringup, events, show
 from xenhelper.errors import PeerFailed, PeerUnreachable, Refused, XenhelperError
 from xenhelper.peer import client
@@ -83,9 +96,21 @@ def reconcile(vms: "list[str] | None" = None, dry_run: bool = False) -> "list[st
             left.append(f"{vm}: {error}")
         finally:
             os.close(fd)
+    if vms is None:
+        left += _wanted(dry_run)
     for line in left:
         log.event("reconciled", line, log.WARNING)
     return left
+
+
+def _wanted(dry_run: bool) -> "list[str]":
+    """VMs that boot couldn't start before the other host had spoken (their locks are free:
+    starting one takes its own)."""
+    if not statefile.names(paths.RUN + "/wanted"):
+        return []
+    from xenhelper import autostart
+
+    return autostart.start_wanted(dry_run)
 
 
 def _resources() -> "list[dict[str, str]]":
@@ -105,6 +130,10 @@ def _vm(vm: str, records: "list[dict[str, str]]", here: "list[domains.Domain]", 
     odd = any(domain.name != vm or domain.suspended for domain in here)
     if intent is not None or odd or _unsteady(records):
         left += _close(vm, records, intent, dry_run)
+    if any(domain.name == vm and not domain.suspended for domain in here) and not dry_run:
+        from xenhelper import autostart
+
+        autostart.ran_here(vm)
     for record in records:
         line = _connect(record, dry_run)
         if line:
@@ -114,6 +143,10 @@ def _vm(vm: str, records: "list[dict[str, str]]", here: "list[domains.Domain]", 
 
 def _interrupted(vm: str, dry_run: bool) -> bool:
     """Finish or undo a replicate or forget that was cut short; whether there was one."""
+    if not dry_run and intents.read("takeover", vm) is not None:
+        from xenhelper import takeover
+
+        takeover.undo(vm)
     if intents.read("replicate", vm) is None and intents.read("forget", vm) is None:
         return False
     if not dry_run:
@@ -155,7 +188,9 @@ def _unsteady(records: "list[dict[str, str]]") -> bool:
         settings = show.one(record["resource"])
         if settings is None or not settings.remote:
             continue
-        if settings.two_primaries or settings.protocol != record.get("protocol", "A"):
+        state = events.one(record["resource"])
+        steady = hotplug.steady(record, state) if state is not None else record.get("protocol", "A")
+        if settings.two_primaries or settings.protocol != steady:
             return True
     return False
 
@@ -229,15 +264,52 @@ def _connect(record: "dict[str, str]", dry_run: bool) -> str:
     state = events.one(name)
     if state is not None and state.connected:
         if not dry_run:
-            permits.revoke(name)
+            _met(record, state)
         return ""
+    recover = intents.read("recover", vm)
+    if recover is not None:
+        return (
+            f"{name}: discarding {recover.get('discard')}'s side was interrupted; run "
+            f"`xenhelper recover {vm} --discard {recover.get('discard')}` again"
+        )
+    if state is not None and _split(record, state, dry_run):
+        return (
+            f"{name}: split brain: both hosts wrote to their own copy; `xenhelper status {vm}` tells both "
+            f"sides' story, `xenhelper recover {vm} --discard HOST` gives up that host's writes"
+        )
     if state is not None and state.connection != "StandAlone":
         return ""  # it tries by itself
     if dry_run:
         return f"{name}: would be brought up"
     try:
-        bringup.up(vm, name)
+        (bringup.first_up if state is None else bringup.up)(vm, name)
     except XenhelperError as error:
         return f"{name}: {error}"
     log.event("reconciled", f"{name}: brought up again", log.NOTICE, vm=vm, resource=name)
     return ""
+
+
+def _met(record: "dict[str, str]", state: events.Resource) -> None:
+    """Both sides talk: what was noted for the time without the peer has had its day."""
+    name = record["resource"]
+    permits.revoke(name)
+    statefile.remove(f"{paths.RUN}/dead/{record['peer']}")
+    if os.path.exists(f"{paths.STATE}/split_brain/{name}"):
+        splitbrain.clear(name)
+    if os.path.exists(f"{paths.STATE}/ceded/{name}"):
+        from xenhelper import ceded
+
+        try:
+            ceded.tidy(record)
+        except XenhelperError as error:
+            log.event("note", f"{name}: {error}", log.WARNING, resource=name)
+    if state.in_sync:
+        insync.note(name)
+
+
+def _split(record: "dict[str, str]", state: events.Resource, dry_run: bool) -> bool:
+    """Whether it is a split brain; StandAlone without a mark, both generations tell."""
+    marked = os.path.exists(f"{paths.STATE}/split_brain/{record['resource']}")
+    if state.connection != "StandAlone" or dry_run:
+        return marked
+    return splitbrain.check(record)

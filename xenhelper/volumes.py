@@ -214,6 +214,13 @@ def create(group: str, name: str, size: int, tags: tuple[str, ...]) -> None:
         raise XenhelperError(f"LVM made /dev/{group}/{name} of {got} bytes instead of {size}")
 
 
+def snapshot(origin: Volume, name: str, size: int, tag: str) -> None:
+    """A snapshot ``name`` of ``origin`` with room for ``size`` bytes of changes. Raises
+    CommandFailed."""
+    argv = ["lvcreate", "--yes", "--snapshot", "--size", f"{size}b", "--name", name, "--addtag", tag]
+    run([*argv, origin.full_name], timeout=60)
+
+
 def size_of(path: str) -> int:
     """Bytes of the block device at ``path``. Raises XenhelperError."""
     try:

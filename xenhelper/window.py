@@ -13,6 +13,7 @@ from xenhelper import handover, hotplug, intents, log, names, paths, statefile
 from xenhelper.drbd import barrier, events, show, verbs
 from xenhelper.errors import CommandFailed, PeerFailed, PeerUnreachable, Refused, XenhelperError
 from xenhelper.peer import client
+from xenhelper.xen import domains
 
 _DRAIN = 60.0  # seconds for one disk's A writes; libxl waits for nobody here
 
@@ -115,7 +116,7 @@ def close_one(name: str, seconds: float) -> str:
         settings = show.one(name)
         if state is None or settings is None:
             return ""  # not up: nothing is open, and its file says no
-        steady = record.get("protocol", "A")
+        steady = hotplug.steady(record, state)
         if settings.protocol == steady and not settings.two_primaries:
             return ""
         if not settings.remote:
@@ -182,4 +183,8 @@ def serve_end(peer: str, args: "dict[str, str]") -> "dict[str, object]":
         if line:
             raise XenhelperError(line, "`xenhelper reconcile`")
     intents.remove("window", vm)
+    if any(domain.name == vm and not domain.suspended for domain in domains.find(vm)):
+        from xenhelper import autostart
+
+        autostart.ran_here(vm)
     return {}

@@ -1,4 +1,4 @@
-"""The shim behind ``/usr/local/sbin/xl``: what ``create`` and ``migrate`` pass through.
+"""The shim behind ``/usr/local/sbin/xl``: what ``create``, ``migrate`` and ``restore`` pass through.
 
 The shell part (hooks/xl) has already sent every other command to the real xl.
 """
@@ -19,9 +19,14 @@ def main(argv: "list[str]") -> int:
             from xenhelper import migrate
 
             return migrate.main(argv)
-        from xenhelper import create
+        if command.startswith("res"):
+            from xenhelper import restore
 
-        rest = create.main(argv)
+            rest = restore.main(argv)
+        else:
+            from xenhelper import create
+
+            rest = create.main(argv)
         xl = real_xl()
         os.execv(xl, ["xl", *rest])
     except XenhelperError as error:

@@ -28,7 +28,7 @@ MODULES = (
     "window", "migrate", "fence", "reconcile", "destination", "boot", "xl", "hosts", "config", "volumes",
     "drbd.events", "drbd.show", "drbd.verbs", "drbd.barrier", "drbd.bringup", "drbd.adm", "drbd.proc",
     "xen.xenstore", "xen.domains", "xen.description", "peer.client", "peer.messages", "peer.verbs",
-    "peer.oneshot",
+    "peer.oneshot", "insync", "splitbrain", "ceded", "autostart", "restore", "takeover", "recover",
 )  # fmt: skip
 # modules that keep the real thing: the ports' own insides
 LEFT = ("xenhelper.run", "xenhelper.peer.client", "xenhelper.peer.oneshot", "xenhelper.xen.xenstore",

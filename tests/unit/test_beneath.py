@@ -114,7 +114,8 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, st
     monkeypatch.setattr(paths, "RESOURCES", str(tmp_path / "resources"))
     monkeypatch.setattr(paths, "RUN", str(tmp_path / "run"))
     monkeypatch.setattr(boot, "run", lambda *_, **__: Result(0, "", ""))
-    monkeypatch.setattr(events, "snapshot", lambda: {"up-xvda": events.Resource("up-xvda")})
+    monkeypatch.setattr(paths, "STOPPING", str(tmp_path / "run/stopping"))
+    monkeypatch.setattr(events, "snapshot", lambda *_: {"up-xvda": events.Resource("up-xvda")})
     raised: list[tuple[str, str]] = []
 
     def up(vm: str, resource: str) -> None:

@@ -145,7 +145,7 @@ def test_a_resource_that_is_down_and_one_that_stands_alone() -> None:
     assert "resource web1-xvda isn't up" in problems(answer)
     alone = world()
     alone.kernel["web1-xvda"].connection = "StandAlone"
-    assert "drbdadm connect web1-xvda" in problems(judge.status(alone))
+    assert "`xenhelper reconcile` connects it" in problems(judge.status(alone))
 
 
 def test_where_a_vm_runs_is_what_either_host_says() -> None:

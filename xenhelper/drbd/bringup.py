@@ -6,7 +6,8 @@ a foreign file that doesn't parse can't keep a guest from starting.
 
 import os
 
-from xenhelper import names, paths
+from xenhelper import names, paths, statefile
+from xenhelper.drbd import events
 from xenhelper.errors import XenhelperError
 from xenhelper.run import run
 
@@ -31,6 +32,21 @@ def up(vm: str, resource: str) -> None:
     """Attach and connect one resource; two-primaries is no by its file. Doesn't wait for
     the peer. Running it on a resource that is up changes nothing. Raises CommandFailed."""
     adm(vm, "adjust", names.check_resource(resource))
+
+
+def first_up(vm: str, resource: str) -> None:
+    """The same for a resource that isn't up, at boot say. DRBD may remember from then that
+    the other copy was outdated: that was another boot's knowledge, since when the other
+    host may have been made to go on; it is marked as such. Raises CommandFailed."""
+    up(vm, resource)
+    state = events.one(resource)
+    if state is not None and not state.connected and state.peer_disk in events.OUTDATED_OR_WORSE:
+        statefile.write(hearsay(resource), {"peer_disk": state.peer_disk})
+
+
+def hearsay(resource: str) -> str:
+    """The mark that the peer's disk state is what an earlier boot knew."""
+    return f"{paths.RUN}/hearsay/{names.check_resource(resource)}"
 
 
 def down(vm: str, resource: str) -> None:

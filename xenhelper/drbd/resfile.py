@@ -18,7 +18,8 @@ _SECRET = re.compile(r'shared-secret "([0-9a-f]{32,64})";')
 # default 100 MiB/s, is raised; al-extents is what a 32 KiB activity log can hold; a
 # ping may wait behind a slow link's queue, so it gets 3 s instead of 0.5.
 _DISK = (
-    "on-io-error detach;",
+    # the handler goes first, then it detaches (drbd_state.c)
+    "on-io-error call-local-io-error;",
     "fencing resource-only;",
     "al-extents 6433;",
     "c-plan-ahead 20;",
@@ -104,6 +105,8 @@ def _render_one(entry: Entry) -> str:
         f"    device {_quoted('/dev/drbd_' + name)} minor {entry.minor};",
         "    handlers {",
         f"        fence-peer {_quoted(paths.LIBEXEC + '/fence-peer')};",
+        f"        split-brain {_quoted(paths.LIBEXEC + '/drbd-event split-brain')};",
+        f"        local-io-error {_quoted(paths.LIBEXEC + '/drbd-event local-io-error')};",
         "    }",
         *_section("startup", _STARTUP),
         *_section("disk", _DISK),

@@ -129,6 +129,19 @@ def generation(minor: int) -> "tuple[int, int]":
     return parse_generation(result.stdout)
 
 
+def uuids(minor: int) -> "tuple[int, ...]":
+    """The four generation UUIDs (current, bitmap, two of history), without their lowest bit."""
+    text = run(["drbdsetup", "show-gi", str(minor)], timeout=4).stdout
+    for line in reversed(text.splitlines()):
+        fields = line.strip().split(":")
+        if len(fields) >= 4:
+            try:
+                return tuple(int(field, 16) & ~1 for field in fields[:4])
+            except ValueError:
+                continue
+    raise XenhelperError("drbdsetup show-gi printed no generation")
+
+
 def parse_generation(text: str) -> "tuple[int, int]":
     """The two UUIDs from ``drbdsetup show-gi`` or ``get-gi`` (its last line of colons)."""
     for line in reversed(text.splitlines()):

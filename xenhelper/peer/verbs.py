@@ -36,6 +36,19 @@ VERBS: dict[str, tuple[str, str, dict[str, object]]] = {
         {"vm": str, "memory_kib": int, "bridges": [str], "files": [str], "kind": str, "resources": [str]},
     ),
     "busy": ("xenhelper.reconcile", "serve_busy", {"vm": str}),
+    # hosts that went and came back
+    "cede": ("xenhelper.ceded", "serve_cede", {"vm": str, "resources": [str]}),
+    "uncede": ("xenhelper.ceded", "serve_uncede", {"resource": str}),
+    "last-ran": ("xenhelper.autostart", "serve_last_ran", {"vm": str}),
+    "autostart": ("xenhelper.autostart", "serve_autostart", {"vm": str}),
+    "split-story": ("xenhelper.splitbrain", "serve_story", {"resource": str}),
+    "recover-discard": (
+        "xenhelper.recover",
+        "serve_discard",
+        {"vm": str, "resources": [str], "dry": bool, "snapshot": bool},
+    ),
+    "recover-connect": ("xenhelper.recover", "serve_connect", {"vm": str, "resources": [str]}),
+    "recover-end": ("xenhelper.recover", "serve_end", {"vm": str}),
     # create and forget (xenhelper.replicate, xenhelper.forget)
     "replicate-look": (
         "xenhelper.replicate_peer",

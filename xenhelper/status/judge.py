@@ -1,8 +1,9 @@
 """The contract's JSON (design: ``xenhelper status --json``) from what was read. Pure."""
 
+from collections.abc import Collection
 from typing import Any
 
-from xenhelper import names
+from xenhelper import hotplug, names, splitbrain
 from xenhelper.drbd import events
 from xenhelper.status.read import Domain, World
 
@@ -22,6 +23,18 @@ def status(world: World, only: list[str] | None = None) -> dict[str, Any]:
         if finding.vm in chosen:
             do = finding.do(world.kernel.get(finding.resource))
             problems.append(_problem(CRITICAL, finding.vm, finding.what(), do))
+    problems += _split_problems(world, chosen)
+    for vm in world.wanted:
+        if vm in chosen:
+            problems.append(
+                _problem(
+                    WARNING,
+                    vm,
+                    f"{vm} waits to be started until its other host answers",
+                    "nothing: that goes by itself; if that host is dead: "
+                    f"`xenhelper takeover {vm}`, then `xl create`",
+                )
+            )
     for peer, answer in sorted(world.peers.items()):
         if answer is None:
             problems.append(
@@ -36,6 +49,30 @@ def status(world: World, only: list[str] | None = None) -> dict[str, Any]:
         _intent(world, intent, problems) for intent in world.intents if not only or intent.get("vm") in only
     ]
     return {"host": world.host, "vms": shown, "intents": listed, "problems": problems}
+
+
+def _split_problems(world: World, chosen: list[str]) -> list[Problem]:
+    """One for each split brain, with both sides' story."""
+    found = []
+    for name, (mine, theirs) in sorted(world.splits.items()):
+        vm = world.records[name].get("vm", "")
+        if vm not in chosen:
+            continue
+        peer = world.records[name].get("peer", "?")
+        other = splitbrain.tell(theirs) if theirs is not None else f"{peer}: doesn't answer"
+        since = mine.get("since") or (theirs or {}).get("since") or "an unknown time"
+        together = mine.get("in_sync_at") or "an unknown time"
+        found.append(
+            _problem(
+                CRITICAL,
+                vm,
+                f"split brain of {name}, found {since}, last in sync {together}: both hosts wrote to their "
+                f"own copy. {splitbrain.tell(mine)}. {other}",
+                f"decide whose writes go: `xenhelper recover {vm} --discard {world.host}` or "
+                f"`xenhelper recover {vm} --discard {peer}`",
+            )
+        )
+    return found
 
 
 def _problem(severity: str, vm: str | None, what: str, do: str) -> Problem:
@@ -106,7 +143,9 @@ def _disk(
         "sync_percent": sync_percent(state) if state else None,
         "out_of_sync_bytes": state.out_of_sync if state else None,
     }
-    problems += _disk_problems(vm, disk, state, record.get("protocol") or world.protocol, migrating)
+    problems += _disk_problems(
+        vm, disk, state, record.get("protocol") or world.protocol, migrating, world.splits
+    )
     return disk
 
 
@@ -122,7 +161,12 @@ def sync_percent(state: events.Resource) -> float:
 
 
 def _disk_problems(
-    vm: str, disk: dict[str, Any], state: events.Resource | None, steady: str, migrating: bool
+    vm: str,
+    disk: dict[str, Any],
+    state: events.Resource | None,
+    steady: str,
+    migrating: bool,
+    world_splits: Collection[str] = (),
 ) -> list[Problem]:
     name, peer = disk["resource"], disk["peer"]
     found: list[Problem] = []
@@ -137,11 +181,13 @@ def _disk_problems(
             "`xenhelper resources-up`; it says why if it can't",
         )
         return found
-    if state.connection == "StandAlone":
+    if name in world_splits:
+        pass  # told with both sides' story
+    elif state.connection == "StandAlone":
         add(
             ERROR,
             f"no replication: {name} is StandAlone",
-            f"`drbdadm connect {name}`; if it stays so, `dmesg | grep {name}` tells of a split brain",
+            "`xenhelper reconcile` connects it, or tells that it is a split brain",
         )
     elif not state.connected:
         add(
@@ -163,6 +209,7 @@ def _disk_problems(
         add(CRITICAL, "both hosts are Primary and no migration is under way", "`xenhelper reconcile` on both")
     if disk["two_primaries"]:
         add(ERROR, "two Primaries are allowed and no migration is under way", "`xenhelper reconcile`")
+    steady = hotplug.steady({"protocol": steady}, state)
     if disk["protocol"] != steady:
         add(WARNING, f"protocol {disk['protocol']} instead of {steady}", "`xenhelper reconcile`")
     return found

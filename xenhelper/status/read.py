@@ -37,6 +37,8 @@ class World:
     peers: dict[str, list[Domain] | None] = field(default_factory=dict)
     intents: list[dict[str, str]] = field(default_factory=list)
     working: set[str] = field(default_factory=set)
+    splits: dict[str, tuple[dict[str, object], dict[str, object] | None]] = field(default_factory=dict)
+    wanted: list[str] = field(default_factory=list)
     writers_beneath: list[beneath.Finding] = field(default_factory=list)
     notes: list[tuple[str, str, str]] = field(default_factory=list)
 
@@ -56,7 +58,10 @@ def world() -> World:
         found.kernel = _or(found, events.snapshot, {})
         found.settings = _or(found, show.settings, {})
         found.writers_beneath = _or(found, beneath.scan, [])
+        found.splits = _or(found, lambda: _splits(found), {})
+    found.wanted = _or(found, lambda: statefile.names(paths.RUN + "/wanted"), [])
     _configured(found)
+    _xendomains(found)
     found.domains = _or(found, _domains, None)
     for thread in asked:
         thread.join(PEER_TIMEOUT + 1)
@@ -80,6 +85,43 @@ def _configured(found: World) -> None:
         found.protocol = config.load().protocol
     except ConfigError as error:
         found.notes.append(("error", error.what, error.do))
+
+
+def _splits(found: World) -> dict[str, tuple[dict[str, object], dict[str, object] | None]]:
+    """Both sides' stories of each split brain (None: the other side is silent)."""
+    folder = paths.STATE + "/split_brain"
+    if not statefile.names(folder):
+        return {}
+    from xenhelper import splitbrain
+
+    told: dict[str, tuple[dict[str, object], dict[str, object] | None]] = {}
+    for name in statefile.names(folder):
+        record = found.records.get(name)
+        if record is None:
+            continue
+        theirs = None
+        try:
+            theirs = splitbrain.ask_story(record.get("peer", ""), name, timeout=PEER_TIMEOUT)
+        except (XenhelperError, OSError):
+            pass
+        told[name] = (splitbrain.story(name, record), theirs)
+    return told
+
+
+def _xendomains(found: World) -> None:
+    """Debian's defaults there don't fit VMs that move."""
+    if not found.records:
+        return
+    from xenhelper import autostart
+
+    try:
+        with open(paths.ROOT + "/etc/default/xendomains", encoding="utf-8", errors="replace") as file:
+            problem = autostart.xendomains_problem(file.read())
+    except OSError:
+        return
+    if problem:
+        do = 'set XENDOMAINS_SAVE="" and XENDOMAINS_RESTORE=false in /etc/default/xendomains'
+        found.notes.append(("warning", problem, do))
 
 
 def _vms() -> dict[str, dict[str, str]]:

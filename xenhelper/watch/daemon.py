@@ -1,9 +1,10 @@
-"""The watcher's loop: within seconds of a start it finds a domain beneath DRBD."""
+"""The watcher's loop: within seconds of a start it finds a domain beneath DRBD, and it
+notes durably when each disk was last in sync."""
 
 import time
 
-from xenhelper import beneath, log
-from xenhelper.drbd import events
+from xenhelper import beneath, insync, log
+from xenhelper.drbd import events, proc
 from xenhelper.errors import XenhelperError
 from xenhelper.watch.wake import SpinGuard, Waker
 
@@ -20,6 +21,14 @@ class Watcher:
     def __init__(self) -> None:
         self._said: dict[beneath.Finding, float] = {}
         self._trouble = ""
+        self._tracker = insync.Tracker()
+
+    def look_in_sync(self) -> None:
+        """Note which disks are in sync, and when one no longer is. /proc/drbd costs no fork."""
+        try:
+            self._tracker.tick(proc.read()[1], beneath.records(), time.time())
+        except (OSError, XenhelperError) as error:
+            log.event("failed", f"watch: {error}", log.WARNING)
 
     def look(self) -> list[beneath.Finding]:
         """One look; logs what is new. Returns what was logged."""
@@ -63,6 +72,7 @@ def serve() -> int:
         if not waker.alive() and time.monotonic() - listened >= LISTEN_AGAIN:
             listened = time.monotonic()
             waker.start()
+        watcher.look_in_sync()
         watcher.look()
         waker.event.wait(EVERY)
         waker.event.clear()

@@ -1,0 +1,233 @@
+"""Autostart follows the VM to where it ran last.
+
+xendomains starts what is in /etc/xen/auto at boot, through the shim. What belongs to the
+other host now is refused there, and the other host is told, should it have booted, too
+(a power cut). What can't start only because the other host hasn't spoken yet stays
+``wanted``, for this boot, and the reconciler starts it once it has.
+"""
+
+import os
+import time
+
+from xenhelper import insync, log, names, paths, statefile
+from xenhelper.errors import PeerFailed, PeerUnreachable, Refused, XenhelperError
+from xenhelper.run import run
+from xenhelper.xen import domains
+
+_TRIES = 3
+HERE, THERE, RUNS, UNKNOWN = "here", "there", "runs", "unknown"
+
+
+def _mark(vm: str) -> str:
+    # /run: at each boot xendomains says anew what it wants
+    return f"{paths.RUN}/wanted/{names.check_vm(vm)}"
+
+
+def want(vm: str, config: str) -> None:
+    """This VM should run here once that is known to be right."""
+    statefile.write(_mark(vm), {"vm": vm, "config": config, "tries": "0"})
+
+
+def wanted() -> "list[str]":
+    """VMs that wait for the other host's word."""
+    return statefile.names(paths.RUN + "/wanted")
+
+
+def by_xendomains() -> bool:
+    """Whether xendomains called (its script is the shim's parent, or the parent's parent)."""
+    pid = os.getppid()
+    for _ in range(3):
+        try:
+            with open(f"{paths.ROOT}/proc/{pid}/cmdline", "rb") as file:
+                words = file.read(4096).split(b"\0")
+            if any(word.endswith(b"/xendomains") for word in words[:4]):
+                return True
+            with open(f"{paths.ROOT}/proc/{pid}/stat", "rb") as file:
+                pid = int(file.read(4096).rsplit(b")", 1)[1].split()[1])
+        except (OSError, ValueError, IndexError):
+            return False
+        if pid <= 1:
+            return False
+    return False
+
+
+def active_at(record: "dict[str, str]") -> float:
+    """When a host last gave out or took back the VM's disks, by its record; 0: never."""
+    return max(insync.seconds(record.get(key, "")) or 0.0 for key in ("ran_at", "let_go_at"))
+
+
+def decide(
+    host: str, peer: str, here: "dict[str, str]", there: "dict[str, object] | None"
+) -> "tuple[str, str]":
+    """(HERE, THERE, RUNS or UNKNOWN, why) for a VM that should be started; pure.
+
+    ``here`` is this host's record of the VM, ``there`` the peer's answer (None: silent).
+    """
+    if there is None:
+        if here.get("last_ran", host) not in (host, ""):
+            return UNKNOWN, f"it last ran on {here['last_ran']}, and {peer} doesn't answer yet"
+        return HERE, ""
+    running = there.get("domains")
+    if isinstance(running, list) and running:
+        return RUNS, f"it runs on {peer} (as {running[0]})"
+    theirs = {key: str(there.get(key, "")) for key in ("ran_at", "let_go_at")}
+    if active_at(theirs) > active_at(here):
+        return THERE, f"it last ran on {peer}"
+    if active_at(theirs) == active_at(here) and here.get("last_ran", host) not in (host, ""):
+        return THERE, f"it last ran on {here['last_ran']}"
+    return HERE, ""
+
+
+def _ask(vm: str, peer: str, timeout: float = 6.0) -> "dict[str, object] | None":
+    from xenhelper.peer import client
+
+    try:
+        return client.ask(peer, "last-ran", {"vm": vm}, timeout=timeout)
+    except (PeerUnreachable, PeerFailed):
+        return None
+
+
+def serve_last_ran(peer: str, args: "dict[str, str]") -> "dict[str, object]":
+    """Verb ``last-ran``: this host's record of a VM, and its domains here."""
+    vm = names.check_vm(args["vm"])
+    record = statefile.read(f"{paths.VMS}/{vm}") or {}
+    found: "dict[str, object]" = {key: record.get(key, "") for key in ("last_ran", "ran_at", "let_go_at")}
+    found["domains"] = [domain.name for domain in domains.find(vm)]
+    return found
+
+
+def check(vm: str, config: str) -> None:
+    """xendomains wants ``vm``: return when it may be tried here, else raise Refused."""
+    record = statefile.read(f"{paths.VMS}/{vm}")
+    if record is None:
+        return
+    host, peer = os.uname().nodename, record.get("peer", "")
+    want(vm, config)
+    what, why = decide(host, peer, record, _ask(vm, peer))
+    if what == HERE:
+        return
+    if what == RUNS:
+        statefile.remove(_mark(vm))
+    raise Refused(
+        f"{vm} isn't started here at boot: {why}", f"`xl create {config}` on {peer}, or by hand here"
+    )
+
+
+def ran_here(vm: str) -> None:
+    """``vm`` runs here now, having come by migration: note it, once."""
+    path = f"{paths.VMS}/{vm}"
+    record = statefile.read(path)
+    host = os.uname().nodename
+    if record is None:
+        return
+    ran, let_go = (insync.seconds(record.get(key, "")) or 0.0 for key in ("ran_at", "let_go_at"))
+    if record.get("last_ran") == host and 0.0 < ran >= let_go:
+        return
+    statefile.write(path, {**record, "last_ran": host, "ran_at": insync.stamp(time.time())})
+
+
+def went_to(vm: str, host: str) -> None:
+    """``vm`` was moved from here to ``host``."""
+    path = f"{paths.VMS}/{vm}"
+    record = statefile.read(path)
+    if record is not None and record.get("last_ran") != host:
+        statefile.write(path, {**record, "last_ran": host})
+
+
+def _booted_at() -> float:
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _ran_this_boot(record: "dict[str, str]") -> bool:
+    return (insync.seconds(record.get("ran_at", "")) or 0.0) > _booted_at()
+
+
+def serve_autostart(peer: str, args: "dict[str, str]") -> "dict[str, object]":
+    """Verb ``autostart``: ``peer`` booted and would start a VM that ran here last. If this
+    host booted as well and hasn't run it since, it starts it; otherwise somebody stopped
+    it here on purpose."""
+    vm = names.check_vm(args["vm"])
+    record = statefile.read(f"{paths.VMS}/{vm}")
+    if record is None or record.get("peer") != peer:
+        raise Refused(f"{vm}: no VM shared with {peer}")
+    if _ran_this_boot(record) or domains.find(vm):
+        return {"starts": False}
+    want(vm, record.get("config", ""))
+    return {"starts": True}
+
+
+def start_wanted(dry_run: bool = False) -> "list[str]":
+    """Called by the reconciler: start, pass on or drop what is wanted. Returns what is left
+    for a person."""
+    left = []
+    for vm in wanted():
+        try:
+            line = _one(vm, dry_run)
+        except XenhelperError as error:
+            line = f"{vm}: {error}"
+        if line:
+            left.append(line)
+    return left
+
+
+def _one(vm: str, dry_run: bool) -> str:
+    mark, record = statefile.read(_mark(vm)), statefile.read(f"{paths.VMS}/{vm}")
+    if mark is None:
+        return ""
+    if record is None or domains.find(vm) or _ran_this_boot(record):
+        if not dry_run:
+            statefile.remove(_mark(vm))
+        return ""
+    host, peer = os.uname().nodename, record.get("peer", "")
+    there = _ask(vm, peer)
+    if there is None:
+        return ""  # the block script would refuse; status says that it waits
+    what, why = decide(host, peer, record, there)
+    if dry_run:
+        return f"{vm}: would be started" if what == HERE else f"{vm}: {why}"
+    if what == THERE:
+        from xenhelper.peer import client
+
+        answer = client.ask(peer, "autostart", {"vm": vm}, timeout=8.0)
+        what = RUNS
+        log.event("autostart", f"{vm}: {why}; {peer} starts it: {answer.get('starts')}", log.NOTICE, vm=vm)
+    if what == RUNS:
+        statefile.remove(_mark(vm))
+        return ""
+    return _start(vm, mark)
+
+
+def _start(vm: str, mark: "dict[str, str]") -> str:
+    tries = int(mark.get("tries", "0")) + 1
+    statefile.write(_mark(vm), {**mark, "tries": str(tries)})
+    argv = [f"{paths.LIBEXEC}/xl", "create", "--quiet", "--defconfig", mark.get("config", "")]
+    try:
+        run(argv, timeout=240)
+    except XenhelperError as error:
+        if tries < _TRIES:
+            return f"{vm}: not started yet: {error}"
+        statefile.remove(_mark(vm))
+        log.event("autostart", f"{vm}: can't be started: {error}", log.ERROR, vm=vm)
+        return f"{vm}: can't be started, given up: {error}"
+    statefile.remove(_mark(vm))
+    log.event("autostart", f"{vm}: started, {vm}'s other host has spoken", log.NOTICE, vm=vm)
+    return ""
+
+
+def xendomains_problem(text: str) -> str:
+    """What is wrong with /etc/default/xendomains (its text), in one line; '' if nothing.
+
+    Its defaults save guests at shutdown and restore them at boot: old memory over disks
+    that went on elsewhere.
+    """
+    values = {"XENDOMAINS_SAVE": "", "XENDOMAINS_RESTORE": ""}
+    for line in text.splitlines():
+        key, equals, value = line.strip().partition("=")
+        if equals and key in values:
+            values[key] = value.split("#")[0].strip().strip("\"'")
+    if values["XENDOMAINS_SAVE"] or values["XENDOMAINS_RESTORE"].lower() == "true":
+        return (
+            "xendomains saves guests at shutdown and restores them at boot (XENDOMAINS_SAVE, "
+            "XENDOMAINS_RESTORE): a guest's old memory doesn't fit a disk that went on elsewhere"
+        )
+    return ""

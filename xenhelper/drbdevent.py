@@ -1,0 +1,78 @@
+"""``drbd-event KIND``: DRBD's other handlers, called by drbdadm with DRBD_RESOURCE set.
+
+The kernel's worker waits for the ``local-io-error`` handler, and changing the protocol
+waits for that worker: so the handler answers at once, and a child of its own does the work.
+"""
+
+import os
+import sys
+import time
+
+from xenhelper import hotplug, intents, log, names, paths, splitbrain, statefile
+from xenhelper.drbd import events
+from xenhelper.errors import EXIT_USAGE, XenhelperError
+
+_KINDS = ("split-brain", "local-io-error")
+
+
+def main(argv: "list[str]") -> int:
+    """One event. Returns 0 unless it was called wrongly: DRBD doesn't look at it."""
+    kind = argv[1] if len(argv) == 2 else ""
+    name = os.environ.get("DRBD_RESOURCE", "")
+    if kind not in _KINDS or not names.valid_resource(name):
+        print(f"usage (by drbdadm): DRBD_RESOURCE=R drbd-event {'|'.join(_KINDS)}", file=sys.stderr)
+        return EXIT_USAGE
+    record = statefile.read(f"{paths.RESOURCES}/{name}")
+    if record is None:
+        return 0  # not ours
+    if kind == "split-brain":
+        splitbrain.mark(name, record.get("vm", ""), "DRBD, when both met again")
+        return 0
+    log.event(
+        "io-error",
+        f"{name}: the volume here fails; {record.get('vm')} goes on with {record.get('peer')}'s copy, "
+        "synchronously: replace the disk, then `drbdadm attach`, or move the VM with `xl migrate`",
+        log.ERROR,
+        vm=record.get("vm", ""),
+        resource=name,
+    )
+    if _detached():
+        return 0
+    try:
+        synchronous(name, record)
+    except (XenhelperError, OSError) as error:
+        log.event("failed", f"{name}: not switched to protocol C: {error}", log.ERROR, resource=name)
+    os._exit(0)
+
+
+def _detached() -> bool:
+    """True in the handler; its grandchild, which nobody waits for, gets False."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return True
+    os.setsid()
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    if os.fork():
+        os._exit(0)
+    return False
+
+
+def synchronous(name: str, record: "dict[str, str]", seconds: float = 20.0) -> None:
+    """Protocol C while the Primary has no disk of its own: at A it would acknowledge
+    writes that are on no disk anywhere. Left to the reconciler while a migration, which
+    has set C already, holds the VM. Raises XenhelperError."""
+    deadline = time.monotonic() + seconds
+    fd = intents.lock(record["vm"], wait=seconds / 2, who="local-io-error")
+    try:
+        while time.monotonic() < deadline:
+            state = events.one(name)
+            if state is None or hotplug.steady(record, state) != "C":
+                time.sleep(0.3)  # it is still letting go of its disk
+                continue
+            hotplug.close(name, "C")
+            return
+    finally:
+        os.close(fd)

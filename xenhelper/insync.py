@@ -1,0 +1,93 @@
+"""When each disk was last in sync, kept durably on this host, for the day the other is lost.
+
+``/var/lib/xenhelper/in_sync/RESOURCE`` holds the last moment at which this host saw the
+resource connected and UpToDate on both sides. xenhelper-watch looks every few seconds and
+writes once a minute and at the loss; so after a power cut here it says too old a time by
+a minute at most, never too new a one.
+"""
+
+import calendar
+import time
+
+from xenhelper import paths, statefile
+from xenhelper.errors import XenhelperError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from xenhelper.drbd.proc import State
+
+EVERY = 60.0  # seconds between durable notes while all is well
+FORM = "%Y-%m-%dT%H:%M:%SZ"
+
+
+def path(resource: str) -> str:
+    """Where the last moment of ``resource`` is kept."""
+    return f"{paths.STATE}/in_sync/{resource}"
+
+
+def stamp(when: float) -> str:
+    """``when`` (seconds since 1970) in UTC, as it stands in records."""
+    return time.strftime(FORM, time.gmtime(when))
+
+
+def seconds(text: str) -> "float | None":
+    """The reverse of :func:`stamp`; None when ``text`` isn't such a time."""
+    try:
+        return float(calendar.timegm(time.strptime(text, FORM)))
+    except ValueError:
+        return None
+
+
+def last(resource: str) -> "float | None":
+    """Seconds since 1970 at which ``resource`` was last seen in sync; None: never here."""
+    try:
+        record = statefile.read(path(resource)) or {}
+    except XenhelperError:
+        return None
+    return seconds(record.get("at", ""))
+
+
+def write(resource: str, when: float, seen: str) -> None:
+    """Note ``when`` durably, unless a later moment stands there. ``seen``: why now."""
+    before = last(resource)
+    if before is None or when > before:
+        statefile.write(path(resource), {"resource": resource, "at": stamp(when), "seen": seen})
+
+
+def note(resource: str) -> None:
+    """In sync at this moment; written when the note there is older than a minute."""
+    now = time.time()
+    before = last(resource)
+    if before is None or now - before >= EVERY or before > now:
+        write_over(resource, now)
+
+
+def write_over(resource: str, when: float) -> None:
+    """Note ``when`` whatever stands there (a clock that was put back, too)."""
+    statefile.write(path(resource), {"resource": resource, "at": stamp(when), "seen": "in sync"})
+
+
+class Tracker:
+    """The watcher's memory between two looks."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, float] = {}
+        self._written: dict[str, float] = {}
+
+    def tick(
+        self, states: "Mapping[int, State]", records: "Mapping[str, Mapping[str, str]]", now: float
+    ) -> None:
+        """One look at /proc/drbd, at ``now`` (seconds since 1970)."""
+        for name, record in records.items():
+            minor = record.get("minor", "")
+            state = states.get(int(minor)) if minor.isdecimal() else None
+            if state is not None and state.talks and state.disk == state.peer_disk == "UpToDate":
+                self._seen[name] = now
+                if abs(now - self._written.get(name, 0.0)) >= EVERY:
+                    write_over(name, now)
+                    self._written[name] = now
+            elif name in self._seen:
+                write(name, self._seen.pop(name), "lost")
+                self._written.pop(name, None)
