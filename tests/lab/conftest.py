@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,3 +85,13 @@ def alice(lab: Lab):  # type: ignore[no-untyped-def]
 def bob(lab: Lab):  # type: ignore[no-untyped-def]
     """The other host."""
     return lab.bob
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Show a failure at once: a run takes long, and may be cut off before its end."""
+    if report.failed and "tests/lab/" in report.nodeid:
+        print(
+            f"\n{report.nodeid} {report.when}:\n{report.longreprtext[-6000:]}",
+            file=sys.__stderr__,
+            flush=True,
+        )
