@@ -135,13 +135,18 @@ def check(record: "dict[str, str]") -> bool:
     name = record["resource"]
     before = marked(name) is not None
     try:
-        theirs = uuids_of(ask_story(record["peer"], name))
-        mine = uuids_of(story(name, record))
+        there = ask_story(record["peer"], name)
+        here = story(name, record)
     except (PeerFailed, PeerUnreachable, XenhelperError):
         return before
+    mine, theirs = uuids_of(here), uuids_of(there)
     if not mine or not theirs:
         return before
     if compare(mine, theirs) in (SPLIT, UNRELATED):
+        if not before and 0 in (here.get("changed_bytes"), there.get("changed_bytes")):
+            # a side that wrote nothing: DRBD's own rules end that (resfile.py, after-sb-…),
+            # and where they don't, its handler leaves the mark
+            return False
         mark(name, record.get("vm", ""), "the reconciler, by both copies' generations")
         return True
     if before:

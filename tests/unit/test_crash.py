@@ -1,101 +1,113 @@
-"""Crash points: an armed step is the one that kills, holds or is listed, and no other."""
-
-from __future__ import annotations
+"""Crash points: their names come from the code, and an armed one kills just there."""
 
 import os
 import signal
-import time
-from collections.abc import Callable
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from xenhelper import crashpoints, intents, paths, statefile
+from xenhelper import crashpoints
+
+ROOT = Path(__file__).parents[2]
+STORY = """
+from xenhelper import paths, intents, statefile
+from xenhelper.run import run
+
+def story():
+    intents.write("grow", "web1", step="1")
+    run(["/bin/true"])
+    intents.write("grow", "web1", step="2")
+    statefile.remove(intents.path("grow", "web1"))
+
+story()
+print("through")
+"""
 
 
-@pytest.fixture(autouse=True)
-def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paths, "CRASH_AT", f"{tmp_path}/crash-at")
-    monkeypatch.setattr(paths, "INTENTS", f"{tmp_path}/intents")
+def play(root: Path, order: str, mode: int = 0o600) -> "subprocess.CompletedProcess[str]":
+    package = root / "xenhelper"
+    if not package.exists():
+        package.symlink_to(ROOT / "xenhelper")
+        (root / "run/xenhelper").mkdir(parents=True)
+    if order:
+        armed = root / "run/xenhelper/crash-at"
+        armed.write_text(order + "\n")
+        armed.chmod(mode)
+    # the story plays in a module of the package, where steps have names
+    runner = (
+        "import sys, types, xenhelper.crashpoints as c\n"
+        f"source = {STORY!r}\n"
+        "found = c._Calls('story'); import ast; found.visit(ast.parse(source))\n"
+        "calls = c._calls\n"
+        "c._calls = lambda module: found if module == 'story' else calls(module)\n"
+        "exec(compile(source, 'story.py', 'exec'), {'__name__': 'xenhelper.story'})\n"
+    )
+    env = {**os.environ, "XENHELPER_ROOT": str(root), "PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, "-c", runner], env=env, capture_output=True, text=True, timeout=60)
 
 
-def arm(text: str) -> None:
-    Path(paths.CRASH_AT).write_text(text + "\n")
-    os.chmod(paths.CRASH_AT, 0o600)
+def grown(root: Path) -> str:
+    path = root / "var/lib/xenhelper/intents/grow-web1"
+    return path.read_text() if path.exists() else ""
 
 
-def child(work: Callable[[], object]) -> int:
-    """Run ``work`` in a process of its own; its pid."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-        finally:
-            os._exit(0)
-    return pid
+def test_nothing_armed_nothing_happens(tmp_path: Path) -> None:
+    assert play(tmp_path, "").stdout == "through\n" and grown(tmp_path) == ""
 
 
-def killed(pid: int) -> bool:
-    _, status = os.waitpid(pid, 0)
-    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+@pytest.mark.parametrize(
+    ("order", "left"),
+    [
+        ("before story:story:intents.write#1", ""),
+        ("after story:story:intents.write#1", "step=1"),
+        ("before story:story:run", "step=1"),
+        ("before story:story:intents.write#2", "step=1"),
+        ("after story:story:intents.write#2", "step=2"),
+        ("before story:story:intents.write 2", "step=1"),
+        ("before story:story:statefile.remove", "step=2"),
+        ("after story:story:statefile.remove", ""),
+    ],
+)
+def test_it_dies_just_there_and_once(tmp_path: Path, order: str, left: str) -> None:
+    assert play(tmp_path, order).returncode == -signal.SIGKILL
+    assert (left in grown(tmp_path)) if left else grown(tmp_path) == ""
+    assert not (tmp_path / "run/xenhelper/crash-at").exists()
+    assert play(tmp_path, "").stdout == "through\n"
 
 
-def two_steps() -> None:
-    """Two durable steps, by their real names."""
-    from xenhelper import provision
-    from xenhelper.plan import Plan
-
-    plan = Plan("run", "web1", "alice", "10.0.0.1", "bob", "10.0.0.2", "A", ())
-    provision.commit_intent(plan, provision.SOURCE)
-    provision.done(plan)
+def test_a_name_below_another_function_only(tmp_path: Path) -> None:
+    assert play(tmp_path, "before story:story:run < hotplug:add").stdout == "through\n"
+    assert play(tmp_path, "before story:story:run < story:story").returncode == -signal.SIGKILL
 
 
-def test_kills_before_and_after() -> None:
-    arm("before provision:_write:intents.write")
-    assert killed(child(two_steps))
-    assert intents.read("replicate", "web1") is None
-    assert not os.path.exists(paths.CRASH_AT)
-    arm("after provision:_write:intents.write")
-    assert killed(child(two_steps))
-    assert intents.read("replicate", "web1") is not None
+def test_a_file_that_others_may_write_counts_for_nothing(tmp_path: Path) -> None:
+    assert play(tmp_path, "before story:story:run", 0o622).stdout == "through\n"
 
 
-def test_only_the_named_step_the_nth_time_and_beneath_its_caller() -> None:
-    arm("before provision:done:intents.remove < provision:build")
-    assert not killed(child(two_steps))
-    arm("before provision:_write:intents.write < provision:commit_intent 2")
-    assert not killed(child(two_steps))
-    assert Path(paths.CRASH_AT).read_text().endswith(" 1\n")
-    assert killed(child(two_steps))
+def test_the_list_is_complete_and_unambiguous() -> None:
+    names = [
+        point.name
+        for module in crashpoints.modules()
+        if module not in crashpoints.PORTS
+        for point in crashpoints.points(module)
+    ]
+    assert len(names) == len(set(names))
+    # one of each kind, from the stories that matter most
+    for name in (
+        "window:Window.open:intents.write",
+        "window:Window.open:client.ask",
+        "hotplug:_promote:verbs.primary",
+        "hotplug:_publish:xenstore.write_all",
+        "stepdown:step_down:verbs.secondary",
+        "handover:grant:verbs.net_options#2",
+        "takeover:_take:permits.grant_takeover",
+        "provision:build:adm.create_md",
+    ):
+        assert name in names, name
 
 
-def test_holds_until_told_to_go_on() -> None:
-    arm("stop-before provision:_write:intents.write")
-    pid = child(two_steps)
-    _, status = os.waitpid(pid, os.WUNTRACED)
-    assert os.WIFSTOPPED(status) and os.WSTOPSIG(status) == signal.SIGSTOP
-    held = Path(paths.CRASH_AT + ".held").read_text().split()
-    assert held == [str(pid), "provision:_write:intents.write"]
-    time.sleep(0.05)
-    assert intents.read("replicate", "web1") is None
-    os.kill(pid, signal.SIGCONT)
-    assert not killed(pid)
-
-
-def test_trace_lists_what_is_taken() -> None:
-    arm("trace-before any")
-    assert not killed(child(two_steps))
-    taken = Path(paths.CRASH_AT + ".trace").read_text().split()
-    assert taken == ["provision:_write:intents.write", "provision:done:intents.remove"]
-
-
-def test_nobody_elses_order_counts() -> None:
-    arm("before provision:_write:intents.write")
-    os.chmod(paths.CRASH_AT, 0o666)
-    assert not killed(child(two_steps))
-    assert statefile.names(paths.INTENTS) == []
-
-
-def test_every_point_has_one_name() -> None:
-    names = [point.name for module in crashpoints.modules() for point in crashpoints.points(module)]
-    assert len(names) == len(set(names)) > 50
+def test_every_port_tells_of_its_steps() -> None:
+    for module in ("run", "statefile", "peer/client", "xen/xenstore"):
+        assert 'paths.crash("before")' in (ROOT / "xenhelper" / f"{module}.py").read_text(), module
