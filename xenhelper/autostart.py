@@ -71,11 +71,12 @@ def decide(
     if isinstance(running, list) and running:
         return RUNS, f"it runs on {peer} (as {running[0]})"
     theirs = {key: str(there.get(key, "")) for key in ("ran_at", "let_go_at")}
+    # the newer record knows; a migration's source notes where it went when it lets go
     if active_at(theirs) > active_at(here):
-        return THERE, f"it last ran on {peer}"
-    if active_at(theirs) == active_at(here) and here.get("last_ran", host) not in (host, ""):
-        return THERE, f"it last ran on {here['last_ran']}"
-    return HERE, ""
+        last = str(there.get("last_ran", "")) or peer
+    else:
+        last = here.get("last_ran", "") or host
+    return (HERE, "") if last == host else (THERE, f"it last ran on {last}")
 
 
 def _ask(vm: str, peer: str, timeout: float = 6.0) -> "dict[str, object] | None":

@@ -73,12 +73,19 @@ class Disk:
             raise XenhelperError(f"XENBUS_PATH {base[:80]!r} is no disk's backend")
         self.store = store
         self.base = base
+        self.parent = os.getppid()
         self.domid = int(parts[2])
         self.resource = names.check_resource(store.read(base + "/params") or "")
         self.domain = "dom0" if self.domid == 0 else store.read(f"/local/domain/{self.domid}/name") or ""
         self.record = statefile.read(f"{paths.RESOURCES}/{self.resource}") or {}
         self.peer = self.record.get("peer", "")
         self.vm = self.record.get("vm", names.base_vm(self.domain))
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether nobody waits for this any more: the xl that called is dead, or the disk's
+        folder is gone. Its guest may have gone on elsewhere."""
+        return os.getppid() != self.parent or self.store.read(self.base + "/params") is None
 
     @property
     def incoming(self) -> bool:
@@ -181,6 +188,8 @@ def _promote(disk: Disk, resource: events.Resource, deadline: float) -> events.R
         fence.ask_consent(disk.resource, resource.minor, disk.peer, disk.vm)
     if how in (PROMOTE, HAND_OVER) and resource.connected:
         _drained(disk.resource, deadline - 6.0)
+    if disk.orphaned:
+        raise Refused(f"{disk.resource}: the xl that started {disk.domain} is gone")
     try:
         verbs.primary(resource.minor)
     except CommandFailed as error:
@@ -190,7 +199,7 @@ def _promote(disk: Disk, resource: events.Resource, deadline: float) -> events.R
             f"{disk.resource}: DRBD refuses to promote: {_reason(error.stderr)}", _ONLINE
         ) from error
     after = events.one(disk.resource)
-    if after is None or not _still_right(how, after):
+    if after is None or not _still_right(how, after) or disk.orphaned:
         verbs.secondary(resource.minor, 3.0)
         raise Refused(
             f"{disk.resource}: the connection to {disk.peer or 'the peer'} changed meanwhile", "try again"
@@ -305,7 +314,9 @@ def remove(disk: Disk) -> None:
         if resource.connected:
             close(disk.resource, disk.record.get("protocol", "A"))
         log.event("removed", f"{disk.resource} is no domain's disk now", vm=disk.vm, resource=disk.resource)
-        _note(disk, let_go_at=_now())
+        # a migration's source lets go after its destination began: the VM is over there now
+        away = disk.domain.endswith(names.MIGRATED_AWAY) and disk.peer
+        _note(disk, let_go_at=_now(), **({"last_ran": disk.peer} if away else {}))
     finally:
         os.close(held)
 

@@ -71,7 +71,8 @@ def decide(seen: Seen) -> "tuple[str, str]":
             LEAVE,
             f"{vm}: only its unfinished copy {incoming} is here; `xl destroy {incoming}`, then `xl create`",
         )
-    if seen.there and any(name == incoming for name, _ in seen.there):
+    runs = any(name == vm and state[3] != "s" for name, state in seen.here)
+    if not runs and seen.there and any(name == incoming for name, _ in seen.there):
         return LEAVE, f"{vm}: the other host still has {incoming}; it reconciles that itself"
     return CLOSE, ""
 
