@@ -112,6 +112,12 @@ class Files:
             raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
         del self.live[path]
 
+    def sync(self) -> None:
+        """What a clean shutdown does."""
+        for node in self.live.values():
+            node.durable = node.data
+        self.on_disk = dict(self.live)
+
     def power_cut(self, random: Any) -> None:
         """Only what is durable is left; what was merely written may be, too."""
         after: "dict[str, Node]" = {}

@@ -71,6 +71,7 @@ class Process:
         self.fn = fn
         self.product = product
         self.pid = world.next_pid()
+        self.parent: "Process | None" = None
         self.env: "dict[str, str]" = {}
         self.fds: "dict[int, Any]" = {}
         self.dead = False

@@ -21,6 +21,7 @@ class Promises:
         self.found: "list[Broken]" = []
         # resources for which a person accepted older data, and what that cost
         self.accepted: "set[str]" = set()
+        self.ever_accepted: "set[str]" = set()
         self.lost = 0
         # resources that DRBD refuses to connect by itself: a case for `recover`
         self.split: "set[str]" = set()
@@ -79,6 +80,8 @@ class Promises:
                 self.broken("available", f"{domain} starts without its disk {resource}")
                 continue
             self._stale(guest, domain, backend.end)
+            # what a takeover accepted is settled with the first start after it
+            self.accepted.discard(resource)
 
     def _stale(self, guest: Any, domain: Any, end: End) -> None:
         name = end.pair.name
@@ -138,5 +141,5 @@ class Promises:
             two.data[b] > one.data[b] for b in blocks
         )
         self.split.add(pair.name)
-        if pair.name not in self.accepted and both:
+        if pair.name not in self.ever_accepted and both:
             self.broken("no divergence", f"{pair.name}: split brain that nobody asked for")

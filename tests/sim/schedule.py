@@ -6,6 +6,7 @@ shortest that still fails.
 """
 
 import random as randomlib
+import sys
 from typing import Any
 
 from tests.sim.drbd import CONNECTED, PRIMARY, UPTODATE
@@ -14,6 +15,7 @@ from tests.sim.promises import Broken
 from tests.sim.toolstack import AWAY, INCOMING
 from tests.sim.world import HOSTS, Host, World
 from xenhelper import paths
+from xenhelper.errors import XenhelperError
 
 Step = tuple[float, str, Any]
 
@@ -27,6 +29,7 @@ FAULTS = (
     "kill-xl",
     "power-off",
     "takeover",
+    "halt",
 )
 
 
@@ -38,7 +41,7 @@ def generate(seed: int) -> "tuple[dict[str, int], list[Step]]":
     kinds = (
         ["migrate"] * 10 + ["migrate-past"] * 3 + ["shutdown", "reboot", "create", "double-create"]
         + ["cold-move"] * 2 + ["cut"] * 4 + ["heal"] * 2 + ["cut-management"] * 2 + ["heal-management"]
-        + ["slow"] * 3 + ["fast"] + ["slow-disk", "cut-both"] + ["kill"] * 7 + ["kill-xl"] * 2 + ["power-off"] * 2 + ["power-on"] * 2
+        + ["slow"] * 3 + ["fast"] + ["slow-disk", "cut-both"] + ["kill"] * 7 + ["kill-xl"] * 2 + ["power-off"] * 2 + ["power-on"] * 2 + ["halt"]
         + ["reconcile"] + ["takeover"]
     )  # fmt: skip
     quiet = r.random() < 0.1
@@ -50,7 +53,7 @@ def generate(seed: int) -> "tuple[dict[str, int], list[Step]]":
             continue
         wait = r.random() ** 2 * r.choice((0.5, 4.0, 15.0))
         argument: Any = None
-        if kind in ("create", "power-off", "power-on", "reconcile", "takeover"):
+        if kind in ("create", "power-off", "power-on", "halt", "reconcile", "takeover"):
             argument = r.choice(HOSTS)
         elif kind == "kill":
             what = r.choice(
@@ -128,6 +131,7 @@ class Run:
         self.world = World(seed, vms, trace)
         self.steps = steps
         self.vms = list(vms)
+        self.world.auto = "xenhelper.autostart" in sys.modules and self.world.random.random() < 0.5
         self.faulty = any(step[1] in (*FAULTS, "double-create", "migrate-past") for step in steps)
         self.expected: "dict[str, str | None]" = {vm: None for vm in vms}
         self.alone: "set[str]" = set()
@@ -327,18 +331,69 @@ class Run:
         ends = [self.world.pairs[name].ends[host.index] for name in self.world.guests[vm].resources]
         if any(end.disk != UPTODATE or end.connected for end in ends):
             return
-        from xenhelper import permits
+        promises = self.world.promises
+        names = [end.pair.name for end in ends]
 
         def go() -> int:
-            for end in ends:
-                permits.grant_takeover(end.pair.name, end.pair.minor)
+            try:
+                from xenhelper import insync, takeover
+            except ImportError:
+                from xenhelper import permits
+
+                for end in ends:
+                    permits.grant_takeover(end.pair.name, end.pair.minor)
+            else:
+                accept = min(insync.last(name) or 0.0 for name in names)
+                try:
+                    takeover.run([vm], False, True, accept, False, lambda line: None)
+                except XenhelperError as error:
+                    self.world.trace(host, f"takeover: {error}")
+                    return 3
+            promises.accepted.update(names)
+            promises.ever_accepted.update(names)
             return 0
 
-        for end in ends:
-            self.world.promises.accepted.add(end.pair.name)
         process = self.world.product(host, "takeover", go)
-        process.on_end.append(lambda p: self._create(where) if host.power else None)
+        process.on_end.append(lambda p: self._create(where) if host.power and p.status == 0 else None)
         process.start()
+
+    def _halt(self, where: str) -> None:
+        """A clean shutdown: guests down, units stopped, power off."""
+        host = self.world.hosts[where]
+        vm = self.vms[0]
+        if not host.power or not host.serving or self._busy():
+            return
+        from tests.sim import toolstack
+
+        domain = host.find(vm)
+
+        def down(process: Process) -> int:
+            if domain is not None:
+                toolstack.destroy(process, domain)
+            return 0
+
+        def stop() -> int:
+            from xenhelper import boot
+
+            if hasattr(boot, "stop"):
+                boot.stop()
+            return 0
+
+        def stopped(_: Process) -> None:
+            if host.power and host.stopping:
+                self.world.power_off(host, clean=True)
+
+        def guests_down(_: Process) -> None:
+            if host.power:
+                process = self.world.product(host, "resources-down", stop)
+                process.on_end.append(stopped)
+                process.start()
+
+        self.alone.clear()
+        host.stopping = True
+        if self._where(vm) is host and not self.world.auto:
+            self.expected[vm] = None
+        self.world.command(host, "xl shutdown", down).on_end.append(guests_down)
 
     def _reconcile(self, where: str) -> None:
         host = self.world.hosts[where]
@@ -393,7 +448,7 @@ class Run:
         host = self.world.hosts[where]
         other = self.world.hosts[HOSTS[1 - host.index]]
         for vm in self.vms:
-            if self._where(vm) is not other:
+            if self._where(vm) is not other and not self.world.auto:
                 self.expected[vm] = None
             if self._where(vm) is other and self._steady(vm, other):
                 self.alone.add(vm)

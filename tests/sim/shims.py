@@ -29,6 +29,7 @@ MODULES = (
     "drbd.events", "drbd.show", "drbd.verbs", "drbd.barrier", "drbd.bringup", "drbd.adm", "drbd.proc",
     "xen.xenstore", "xen.domains", "xen.description", "peer.client", "peer.messages", "peer.verbs",
     "peer.oneshot", "insync", "splitbrain", "ceded", "autostart", "restore", "takeover", "recover",
+    "stepdown", "alive", "drbdevent", "vmfile", "peer.about", "crash", "lease",
 )  # fmt: skip
 # modules that keep the real thing: the ports' own insides
 LEFT = ("xenhelper.run", "xenhelper.peer.client", "xenhelper.peer.oneshot", "xenhelper.xen.xenstore",
@@ -106,6 +107,10 @@ class Os:
 
     def getpid(self) -> int:
         return me().pid
+
+    def getppid(self) -> int:
+        parent = me().parent
+        return parent.pid if parent is not None and parent.status is None and not parent.dead else 1
 
     def uname(self) -> Any:
         return types.SimpleNamespace(nodename=me().host.name, release="6.12.0-xen")
@@ -371,6 +376,8 @@ def sim_run(
     if tool is None:
         if argv[0] in ("modprobe", "udevadm"):
             return Result(0, "", "")
+        if argv[0] == "systemctl":
+            return Result(1, "stopping\n" if process.host.stopping else "running\n", "")
         raise AssertionError(f"{argv[0]} isn't simulated")
     host = process.host
     started = W.loop.now
@@ -473,6 +480,14 @@ def sim_start_xl(argv: "list[str]", ignored: Any) -> int:
     return int(W.start_xl(process, argv).pid)
 
 
+def sim_sign_of_life(peer: Any) -> str:
+    """alive.sign_of_life: any path will do."""
+    process = me()
+    process.block(1.0)
+    there = W.hosts[peer.name]
+    return "it answers ping" if there.power and (W.management.up or W.link.up) else ""
+
+
 def sim_is_host(typed: str, peer: Any) -> bool:
     return bool(typed == peer.name)
 
@@ -518,6 +533,8 @@ def installed() -> "Iterator[None]":
     put(config, "load", sim_config)
     put(hosts, "is_host", sim_is_host)
     put(migrate, "_start_xl", sim_start_xl)
+    with contextlib.suppress(ModuleNotFoundError):
+        put(importlib.import_module("xenhelper.alive"), "sign_of_life", sim_sign_of_life)
     try:
         yield
     finally:

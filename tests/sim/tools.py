@@ -199,6 +199,20 @@ def resume_io(process: Any, end: End) -> Output:
     return 0, "", ""
 
 
+def disconnect(end: End) -> Output:
+    """A Secondary that leaves a Primary outdates itself first."""
+    peer = end.peer
+    if end.session:
+        outdates = end.role == SECONDARY and peer.role == PRIMARY and peer.session == end.session
+        end.lose(end.session, STANDALONE)
+        if outdates:
+            end.disk = OUTDATED
+            end.keep()
+    else:
+        end.conn, end.protocol, end.two = STANDALONE, "", False
+    return 0, "", ""
+
+
 def down(end: End) -> Output:
     if end.openers or end.role == PRIMARY:
         return failed(end.pair.minor, -12)
@@ -352,6 +366,8 @@ def drbdadm(process: Any, argv: "list[str]") -> Output:
             status = locked(process, end, _adjust) if end.up else (10, "", "not up")
         elif command == "down":
             status = down(end)
+        elif command == "disconnect":
+            status = locked(process, end, disconnect)
         else:
             raise AssertionError(f"drbdadm {command} isn't simulated")
         if status[0]:
@@ -394,6 +410,8 @@ def xl(process: Any, argv: "list[str]") -> Output:
 
         toolstack.destroy(process, found)
         return 0, "", ""
+    if command == "create" and "--dryrun" in rest:
+        return 1, "", "not simulated\n"
     raise AssertionError(f"xl {command} isn't simulated")
 
 
@@ -419,14 +437,24 @@ def xl_list(host: Any, rest: "list[str]") -> Output:
     raise AssertionError(f"xl list {rest} isn't simulated")
 
 
-TOOLS = {"drbdsetup": drbdsetup, "drbdadm": drbdadm, XL: xl}
+def shim(process: Any, argv: "list[str]") -> Output:
+    """Our own xl, as the reconciler starts it: ``create --quiet --defconfig CONFIG``."""
+    from tests.sim import toolstack
+
+    vm = argv[-1].rsplit("/", 1)[-1].removesuffix(".cfg")
+    status = toolstack.create(process, vm)
+    return status, "", "" if status == 0 else "xl create failed\n"
+
+
+SHIM = "/usr/lib/xenhelper/xl"
+TOOLS = {"drbdsetup": drbdsetup, "drbdadm": drbdadm, XL: xl, SHIM: shim}
 
 
 def waits(argv: "list[str]") -> bool:
     """Whether the command may wait in the kernel or for other programs."""
     if argv[0] == "drbdsetup":
         return argv[1] in WAITS
-    return argv[0] == XL and argv[1] == "destroy"
+    return argv[0] == SHIM or (argv[0] == XL and argv[1] == "destroy")
 
 
 __all__ = ["CONNECTED", "CONNECTING", "DUNKNOWN", "TOOLS", "waits"]

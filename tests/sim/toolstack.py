@@ -96,7 +96,7 @@ def attach(process: Process, domain: Domain) -> bool:
         ):  # fmt: skip
             host.store.put(f"{node}/{key}", value)
         domain.attached.append(resource)
-        scripts.append(world.block_script(host, "add", node))
+        scripts.append(world.block_script(process, host, "add", node))
     ok = True
     deadline = world.loop.now + HOTPLUG_TIMEOUT
     for script in scripts:
@@ -140,7 +140,7 @@ def _destroy(process: Process, domain: Domain) -> None:
     scripts = []
     for number, resource in enumerate(domain.guest.resources):
         if resource in domain.attached and world.random.random() > world.skip_remove:
-            scripts.append(world.block_script(host, "remove", base(domain, number)))
+            scripts.append(world.block_script(process, host, "remove", base(domain, number)))
     deadline = world.loop.now + HOTPLUG_TIMEOUT
     for script in scripts:
         if not process.wait(script, max(0.0, deadline - world.loop.now)):

@@ -32,6 +32,7 @@ class Host:
         self.power = True
         self.serving = True
         self.slow_disk = False
+        self.stopping = False
         self.booted = 0.0
         self.boots = 0
         self.domids = 0
@@ -72,6 +73,7 @@ class World:
         self.vm_of: "dict[str, str]" = {}
         self.guests: "dict[str, Guest]" = {}
         self.rate = 3.0
+        self.auto = False
         self.loss = 0.004
         self.hang = 0.001
         self.skip_remove = 0.015
@@ -214,13 +216,14 @@ class World:
         self.children[process.pid] = process
         return process
 
-    def block_script(self, host: Host, command: str, base: str) -> Process:
+    def block_script(self, parent: Process, host: Host, command: str, base: str) -> Process:
         """The block script as libxl starts it."""
         from xenhelper import hotplug
 
         process = self.product(
             host, f"block {command}", lambda: hotplug.main(["block-xenhelper", command]), XENBUS_PATH=base
         )
+        process.parent = parent
         started = self.loop.now
         process.on_end.append(lambda p: self.trace(host, f"block {command}[{p.pid}] ended with {p.status}"))
         process.on_end.append(lambda p: self.scripts.append(self.loop.now - started))
@@ -276,7 +279,7 @@ class World:
 
     # -- power -----------------------------------------------------------------------
 
-    def power_off(self, host: Host) -> None:
+    def power_off(self, host: Host, clean: bool = False) -> None:
         if not host.power:
             return
         self.trace(host, "### power off")
@@ -294,6 +297,8 @@ class World:
         host.netlink = None
         for pair in self.pairs.values():
             pair.ends[host.index].power_cut()
+        if clean:
+            host.files.sync()
         host.files.power_cut(self.random)
 
     def power_on(self, host: Host) -> None:
@@ -302,6 +307,7 @@ class World:
             return
         self.trace(host, "### power on")
         host.power = True
+        host.stopping = False
         host.boots += 1
         host.booted = self.loop.now
         host.domids = 0
@@ -320,6 +326,29 @@ class World:
         if host.power:
             host.serving = True
             self.reconcile(host)
+            if self.auto:
+                for vm in self.guests:
+                    self.xendomains(host, vm)
+
+    def xendomains(self, host: Host, vm: str) -> None:
+        """/etc/xen/auto at boot, through the shim's check."""
+        from xenhelper import autostart
+
+        def check() -> int:
+            try:
+                autostart.check(vm, f"/etc/xen/{vm}.cfg")
+            except XenhelperError as error:
+                self.trace(host, f"xendomains: {error}")
+                return 3
+            return 0
+
+        def checked(process: Process) -> None:
+            if process.status == 0 and host.power:
+                self.command(host, "xl create", lambda process: toolstack.create(process, vm))
+
+        process = self.product(host, "xendomains", check)
+        process.on_end.append(checked)
+        process.start(0.2 + self.random.random() * 2)
 
     def reconcile(self, host: Host) -> Process:
         """One run of the reconciler, as the timer starts it."""
