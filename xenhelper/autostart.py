@@ -15,6 +15,7 @@ from xenhelper.run import run
 from xenhelper.xen import domains
 
 _TRIES = 3
+_FAILED_START = 45.0  # seconds: a block script takes 30 at most (hotplug.py)
 HERE, THERE, RUNS, UNKNOWN = "here", "there", "runs", "unknown"
 
 
@@ -139,8 +140,15 @@ def _booted_at() -> float:
     return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+def ran_since(record: "dict[str, str]", booted: float) -> bool:
+    """Whether the VM has run here since ``booted``. A start in which one disk was given out
+    and another refused leaves the same traces, but lets go within the scripts' time."""
+    ran, let_go = (insync.seconds(record.get(key, "")) or 0.0 for key in ("ran_at", "let_go_at"))
+    return ran > booted and not 0.0 <= let_go - ran < _FAILED_START
+
+
 def _ran_this_boot(record: "dict[str, str]") -> bool:
-    return (insync.seconds(record.get("ran_at", "")) or 0.0) > _booted_at()
+    return ran_since(record, _booted_at())
 
 
 def serve_autostart(peer: str, args: "dict[str, str]") -> "dict[str, object]":

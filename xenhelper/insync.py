@@ -2,8 +2,8 @@
 
 ``/var/lib/xenhelper/in_sync/RESOURCE`` holds the last moment at which this host saw the
 resource connected and UpToDate on both sides. xenhelper-watch looks every few seconds and
-writes once a minute and at the loss; so after a power cut here it says too old a time by
-a minute at most, never too new a one.
+writes once a minute and at the loss. A dead link shows as connected until DRBD notices,
+so that much is taken off: the time may be a minute and a bit too old, never too new.
 """
 
 import calendar
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from xenhelper.drbd.proc import State
 
 EVERY = 60.0  # seconds between durable notes while all is well
+NOTICED = 15.0  # seconds until DRBD has noticed a dead link: ping-int 10, ping-timeout 3 (resfile.py)
 FORM = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -58,7 +59,7 @@ def write(resource: str, when: float, seen: str) -> None:
 
 def note(resource: str) -> None:
     """In sync at this moment; written when the note there is older than a minute."""
-    now = time.time()
+    now = time.time() - NOTICED
     before = last(resource)
     if before is None or now - before >= EVERY or before > now:
         write_over(resource, now)
@@ -86,8 +87,8 @@ class Tracker:
             if state is not None and state.talks and state.disk == state.peer_disk == "UpToDate":
                 self._seen[name] = now
                 if abs(now - self._written.get(name, 0.0)) >= EVERY:
-                    write_over(name, now)
+                    write_over(name, now - NOTICED)
                     self._written[name] = now
             elif name in self._seen:
-                write(name, self._seen.pop(name), "lost")
+                write(name, self._seen.pop(name) - NOTICED, "lost")
                 self._written.pop(name, None)
