@@ -7,7 +7,7 @@ LAB_NEEDS := lab-needs
 HOST ?= alice
 LAYER ?= booted
 
-.PHONY: lab lab-needs lab-image lab-up lab-down lab-shell lab-run lab-reset lab-status lab-logs
+.PHONY: lab lab-full lab-summary lab-report lab-needs lab-image lab-up lab-down lab-shell lab-run lab-reset lab-status lab-logs
 
 lab-needs:
 	@[ "$$(id -u)" = 0 ] || { echo "the lab needs root: it makes a Debian file system" >&2; exit 1; }
@@ -42,3 +42,19 @@ lab-logs:
 # make lab TEST='-k cable -x'         what pytest takes
 lab: lab-needs venv
 	@$(PY) -m pytest -v $(if $(filter tests/%,$(TEST)),,tests/lab) $(TEST)
+
+# make lab-full                       every case, one by one, for hours; what has passed on this
+#                                     build of the product is skipped, so it goes on where it was
+# make lab-full ONLY='fire and drained'   what pytest's -k takes, or a file or case
+# make lab-full FAILED=1              only what failed at its last run
+# make lab-full RELEASE=trixie,bookworm
+lab-full: lab-needs venv deb
+	@$(PY) -m tests.lab.full run $(if $(ONLY),--only '$(subst ','\'',$(ONLY))') \
+		$(if $(RELEASE),--release $(RELEASE)) $(if $(FAILED),--failed)
+
+lab-summary: venv
+	@$(PY) -m tests.lab.full summary
+
+# the tables of docs/reliability.md and docs/figures.md, from what lab-full has kept
+lab-report: venv
+	@$(PY) -m tests.lab.full report

@@ -180,10 +180,15 @@ class Lab:
 
     def deb(self) -> Path:
         """The product as its users get it. Raises LabError where it isn't built."""
-        found = sorted(Path("dist").glob("xenhelper_*_all.deb"), key=lambda p: p.stat().st_mtime)
-        if not found:
-            raise LabError("no dist/xenhelper_*_all.deb: run `make deb` first")
-        return found[-1]
+        return newest_deb()
+
+
+def newest_deb() -> Path:
+    """The last .deb that was built. Raises LabError."""
+    found = sorted(Path("dist").glob("xenhelper_*_all.deb"), key=lambda p: p.stat().st_mtime)
+    if not found:
+        raise LabError("no dist/xenhelper_*_all.deb: run `make deb` first")
+    return found[-1]
 
 
 def build_product() -> None:

@@ -38,7 +38,11 @@ class Net:
 
 def net(host: Host, resource: str) -> Net:
     """From drbdsetup, not from the product: the product is what is tested."""
-    text = host.run(f"drbdsetup show {resource}").out
+    return net_of(host.run(f"drbdsetup show {resource}").out)
+
+
+def net_of(text: str) -> Net:
+    """From what ``drbdsetup show`` of one resource printed."""
     protocol = re.search(r"^\s*protocol\s+(\w);", text, re.M)
     return Net(protocol.group(1) if protocol else "C", bool(re.search(r"allow-two-primaries\s+yes", text)))
 
