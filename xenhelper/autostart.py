@@ -183,7 +183,10 @@ def _one(vm: str, dry_run: bool) -> str:
     mark, record = statefile.read(_mark(vm)), statefile.read(f"{paths.VMS}/{vm}")
     if mark is None:
         return ""
-    if record is None or domains.find(vm) or _ran_this_boot(record):
+    here = domains.find(vm)
+    if any(domain.state[2:3] == "p" for domain in here):
+        return ""  # being created, or its xl died: either shows at the next look
+    if record is None or here or _ran_this_boot(record):
         if not dry_run:
             statefile.remove(_mark(vm))
         return ""
