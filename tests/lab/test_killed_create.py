@@ -39,7 +39,8 @@ def test_left_alone_it_is_finished_or_undone(lab: Lab, kill: Kill) -> None:
         time.sleep(5)
     assert provisioning.sums(lab, "alice") == before
     if ways[1] == []:
-        _finished(lab, before)
+        # the config may follow at the next create, which nobody has asked for yet
+        _finished(lab, before, configs=False)
 
 
 def test_no_step_is_missing_in_the_list(lab: Lab) -> None:
@@ -61,11 +62,12 @@ def test_no_step_is_missing_in_the_list(lab: Lab) -> None:
     assert listed - ours == set(), "a create never takes these"
 
 
-def _finished(lab: Lab, before: dict[str, str]) -> None:
+def _finished(lab: Lab, before: dict[str, str], configs: bool = True) -> None:
     """Both hosts as after a create that nobody disturbed, and the data untouched."""
     product.wait_in_sync(lab.alice, *RESOURCES)
     assert provisioning.leftovers(lab, made=True) == []
     assert lab.alice.read(f"/etc/drbd.d/{VM}.res") == lab.bob.read(f"/etc/drbd.d/{VM}.res") != ""
-    assert lab.alice.read(f"/etc/xen/{VM}.cfg") == lab.bob.read(f"/etc/xen/{VM}.cfg")
+    if configs:
+        assert lab.alice.read(f"/etc/xen/{VM}.cfg") == lab.bob.read(f"/etc/xen/{VM}.cfg")
     for host in lab.hosts:
         assert provisioning.sums(lab, host.name) == before, host.name
