@@ -93,7 +93,9 @@ def find(vm: str) -> "list[Domain]":
 def migrating(vm: str) -> bool:
     """Whether an xl on this host may be migrating ``vm`` now, in or out.
 
-    From the processes' command lines; ``xl migrate-receive`` doesn't say for which VM.
+    From the processes' command lines; ``xl migrate-receive`` doesn't say for which VM,
+    and stays after a migration to watch the domain, then with /dev/null as its input
+    where the stream came from (do_daemonize() in xl_utils.c).
     """
     for pid in filter(str.isdigit, os.listdir(paths.ROOT + "/proc")):
         try:
@@ -103,9 +105,18 @@ def migrating(vm: str) -> bool:
             continue
         if words[0].rsplit("/", 1)[-1] != "xl" or len(words) < 2:
             continue
-        if "migrate-receive" in words or ("migrate" in words and vm in words):
+        if "migrate" in words and vm in words:
+            return True
+        if "migrate-receive" in words and _input(pid) != "/dev/null":
             return True
     return False
+
+
+def _input(pid: str) -> str:
+    try:
+        return os.readlink(f"{paths.ROOT}/proc/{pid}/fd/0")
+    except OSError:
+        return "/dev/null"  # it ended meanwhile
 
 
 def by_name(store: Xenstore, name: str) -> "int | None":
