@@ -57,14 +57,12 @@ def forget(resource: str) -> None:
 
 
 def serve_uncede(peer: str, args: "dict[str, str]") -> "dict[str, object]":
-    """Verb ``uncede``: ``peer`` is back and wants its word. Not while the disk is in use."""
+    """Verb ``uncede``: ``peer`` is back and wants its word. Always given: it only takes a
+    permission from this host, and doesn't let ``peer`` start anything by itself."""
     name = names.check_resource(args["resource"])
     record = statefile.read(f"{paths.RESOURCES}/{name}")
     if record is None or record.get("peer") != peer:
         raise Refused(f"{name}: not a resource shared with {peer}")
-    state = events.one(name)
-    if state is not None and state.role == events.PRIMARY:
-        raise Refused(f"{name} is in use on {record['host']}", "move it with `xl migrate` from there")
     if (statefile.read(path(name)) or {}).get("by") == peer:
         statefile.remove(path(name))
     return {}

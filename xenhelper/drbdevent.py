@@ -31,7 +31,8 @@ def main(argv: "list[str]") -> int:
     log.event(
         "io-error",
         f"{name}: the volume here fails; {record.get('vm')} goes on with {record.get('peer')}'s copy, "
-        "synchronously: replace the disk, then `drbdadm attach`, or move the VM with `xl migrate`",
+        f"synchronously: `xl shutdown` it and `xl create` it there; or repair the volume, then "
+        f"`drbdadm attach {name}`",
         log.ERROR,
         vm=record.get("vm", ""),
         resource=name,

@@ -10,7 +10,20 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from xenhelper import intents, log, names, paths, provision, statefile, vmfile, volumes
+from xenhelper import (
+    ceded,
+    insync,
+    intents,
+    log,
+    names,
+    paths,
+    permits,
+    provision,
+    splitbrain,
+    statefile,
+    vmfile,
+    volumes,
+)
 from xenhelper.drbd import adm, proc, resfile, verbs
 from xenhelper.errors import Refused, XenhelperError
 from xenhelper.xen import vmconfig
@@ -144,6 +157,8 @@ def here(vm: str, peer: str, delete_data: bool) -> None:
     _volumes(vm, records, delete_data)
     _restore(vm)
     for name in records:
+        for path in (insync.path(name), splitbrain.path(name), ceded.path(name), permits.path(name)):
+            statefile.remove(path)
         statefile.remove(f"{paths.RESOURCES}/{name}")
     statefile.remove(f"{paths.VMS}/{vm}")
     statefile.remove(vmfile.original_path(vm))

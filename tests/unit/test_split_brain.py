@@ -1,5 +1,6 @@
 """Split brain: told by generations, marked once, never reconnected; recover's order of steps."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -275,3 +276,23 @@ def test_a_snapshot_only_where_there_is_room(host: Host, monkeypatch: pytest.Mon
     assert made[1][1] == 3 << 30
     free[0] = 2 << 30
     assert "no snapshot" in recover.snapshot("web1-xvda", "2026") and len(made) == 2
+
+
+def test_a_failed_disk_switches_to_protocol_c_but_not_under_a_migration(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[tuple[str, str]] = []
+    monkeypatch.setattr(hotplug, "close", lambda name, protocol: closed.append((name, protocol)))
+    monkeypatch.setattr(drbdevent.time, "sleep", lambda _: setattr(host.now, "disk", "Diskless"))
+    host.now = state(
+        connection="Connected", role="Primary", peer_role="Secondary", peer_disk="UpToDate", disk="UpToDate"
+    )
+    drbdevent.synchronous("web1-xvda", record(), 5.0)  # it sees the disk go first
+    assert closed == [("web1-xvda", "C")]
+    fd = intents.lock("web1")
+    try:
+        with pytest.raises(Refused):
+            drbdevent.synchronous("web1-xvda", record(), 0.2)
+    finally:
+        os.close(fd)
+    assert len(closed) == 1
