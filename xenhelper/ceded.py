@@ -9,7 +9,7 @@ generation that was ceded. So never both.
 import os
 import time
 
-from xenhelper import insync, log, names, paths, statefile
+from xenhelper import insync, intents, log, names, paths, statefile
 from xenhelper.drbd import bringup, events, verbs
 from xenhelper.errors import PeerFailed, PeerUnreachable, Refused, XenhelperError
 
@@ -105,10 +105,21 @@ def cede_all() -> "list[str]":
         record = statefile.read(f"{paths.RESOURCES}/{name}")
         if record and record.get("vm") and record.get("peer"):
             by_vm.setdefault(record["vm"], []).append(record)
-    states = events.snapshot() if by_vm else {}
+    silent: "set[str]" = set()
     for vm, records in sorted(by_vm.items()):
+        peer = records[0]["peer"]
+        if peer in silent:
+            said.append(f"{vm}: not ceded: {peer} doesn't answer")
+            continue
         try:
-            said.append(_cede(vm, records, states))
+            fd = intents.lock(vm, wait=5.0, who="shutdown")
+            try:
+                said.append(_cede(vm, records, events.snapshot()))
+            finally:
+                os.close(fd)
+        except PeerUnreachable as error:
+            silent.add(peer)
+            said.append(f"{vm}: not ceded: {error}")
         except XenhelperError as error:
             said.append(f"{vm}: not ceded: {error}")
     return said
@@ -123,6 +134,9 @@ def _cede(vm: str, records: "list[dict[str, str]]", states: "dict[str, events.Re
         if state is None or state.role == events.PRIMARY:
             return f"{vm}: not ceded: {record['resource']} is {'not up' if state is None else 'in use here'}"
         if state.peer_role == events.PRIMARY:
+            # a goodbye outdates this copy and spares the Primary the wait for a dead link
+            for other in records:
+                bringup.adm(vm, "disconnect", other["resource"], timeout=10)
             return f"{vm}: runs on {peer}"
         if not state.in_sync:
             return f"{vm}: not ceded: {record['resource']} isn't in sync ({state})"

@@ -211,7 +211,6 @@ def test_stopping_only_the_unit_cedes_nothing(host: Host, monkeypatch: pytest.Mo
     "change",
     [
         {"role": "Primary"},
-        {"peer_role": "Primary"},
         {"connection": "Connecting"},
         {"disk": "Inconsistent"},
         {"peer_disk": "Outdated"},
@@ -222,6 +221,15 @@ def test_what_is_in_use_or_not_in_sync_is_not_ceded(host: Host, change: dict[str
         setattr(host.states["web1-xvda"], key, value)
     boot.stop()
     assert host.asked == [] and host.drbd == [] and statefile.read(ceded.path("web1-xvda")) is None
+    with pytest.raises(Refused):
+        ceded.serve_cede("bob", {"vm": "web1", "resources": ["web1-xvda"]})
+
+
+def test_a_vm_on_the_other_host_is_bid_goodbye(host: Host) -> None:
+    host.states["web1-xvda"].peer_role = "Primary"
+    assert boot.stop() == ["web1: runs on bob"]
+    assert host.drbd == ["disconnect web1-xvda"] and host.asked == []
+    assert statefile.read(ceded.path("web1-xvda")) is None
     with pytest.raises(Refused):
         ceded.serve_cede("bob", {"vm": "web1", "resources": ["web1-xvda"]})
 
