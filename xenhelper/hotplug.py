@@ -309,11 +309,13 @@ def remove(disk: Disk) -> None:
         resource = events.one(disk.resource)
         if resource is None or resource.minor < 0 or disk.other_users():
             return
-        stepdown.step_down(disk.resource, disk.peer, disk.vm if disk.domain == disk.vm else "", 22.0)
+        before = stepdown.step_down(disk.resource, disk.peer, disk.vm if disk.domain == disk.vm else "", 22.0)
         drop_pages(disk.record.get("volume", ""))
         if resource.connected:
             close(disk.resource, disk.record.get("protocol", "A"))
         log.event("removed", f"{disk.resource} is no domain's disk now", vm=disk.vm, resource=disk.resource)
+        if before is None or before.role != events.PRIMARY:
+            return  # an `add` that failed: this host had nothing to let go
         # a migration's source lets go after its destination began: the VM is over there now
         away = disk.domain.endswith(names.MIGRATED_AWAY) and disk.peer
         _note(disk, let_go_at=_now(), **({"last_ran": disk.peer} if away else {}))

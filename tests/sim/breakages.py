@@ -56,7 +56,8 @@ def grant_before_suspension() -> "contextlib.ExitStack":
 
 
 def no_second_look() -> "contextlib.ExitStack":
-    """Promotes without the check after it; nor does the hand-over mind a lost link."""
+    """Promotes without the check after it, and doesn't mind a lost link. Fencing alone
+    keeps that from doing harm, so both are without it: this is the layer behind."""
     from xenhelper import handover, hotplug
     from xenhelper.drbd import events
 
@@ -78,12 +79,16 @@ def no_second_look() -> "contextlib.ExitStack":
             raise
 
     decided = hotplug.decide
-    return _patched(
-        (hotplug, "_still_right", lambda how, after: True),
-        (hotplug, "_drained", drained),
-        (hotplug, "decide", decide),
-        (handover, "await_grant", await_grant),
+    stack = no_fencing()
+    stack.enter_context(
+        _patched(
+            (hotplug, "_still_right", lambda how, after: True),
+            (hotplug, "_drained", drained),
+            (hotplug, "decide", decide),
+            (handover, "await_grant", await_grant),
+        )
     )
+    return stack
 
 
 def no_fencing() -> "contextlib.ExitStack":
@@ -213,6 +218,7 @@ BREAKAGES: "dict[str, Callable[[], contextlib.AbstractContextManager[Any]]]" = {
 }
 # what the breakage is to be compared with, where that isn't the product as it is
 WITHOUT: "dict[str, Callable[[], contextlib.AbstractContextManager[Any]]]" = {
+    "no look after the promotion": no_fencing,
     "no wait for lower-pending": no_debugfs,
 }
 

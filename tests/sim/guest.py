@@ -106,6 +106,9 @@ class Guest:
         else:
             for (resource, block), version in list(self.issued.items()):
                 domain.backends[resource].submit(block, version)
+            # what waited for the downtime's end comes at once
+            self.hot = True
+            self.world.loop.at(3.0, self._cool)
         self._schedule()
 
     def _schedule(self) -> None:
@@ -114,6 +117,9 @@ class Guest:
         rate = self.world.rate * (12 if self.hot else 1)
         delay = self.world.random.expovariate(rate)
         self.writing = self.world.loop.at(delay, self._write)
+
+    def _cool(self) -> None:
+        self.hot = False
 
     def stop(self) -> None:
         if self.writing is not None:

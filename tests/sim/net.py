@@ -13,6 +13,7 @@ class Link:
         self.name = name
         self.up = True
         self.slow = False
+        self.thin = 0.12
         self.cuts = 0
         self.on_cut: "list[Callable[[], None]]" = []
         self.on_heal: "list[Callable[[], None]]" = []
@@ -59,7 +60,9 @@ class Stream:
         if self.meta:
             delay *= 0.3
         # a thin link: each block takes its time on it
-        thin = 0.0 if self.meta or not self.link.slow else 0.06 + self.link.world.random.random() * 0.12
+        thin = 0.0
+        if self.link.slow and not self.meta:
+            thin = self.link.thin * (0.5 + self.link.world.random.random())
         self.last = when = max(self.last + thin, now + delay)
         self.queue.append((when, fn, args))
         if self.pump is None and not self.stalled:

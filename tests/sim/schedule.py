@@ -226,7 +226,13 @@ class Run:
             status = toolstack.create(process, vm)
             return status
 
+        def ended(process: Process) -> None:
+            # somebody wanted it elsewhere, in vain: where it belongs isn't plain any more
+            if process.status and self._where(vm) is None and self.world.auto:
+                self.expected[vm] = None
+
         process = self.world.command(host, "xl create", go)
+        process.on_end.append(ended)
         process.on_end.append(lambda p: self.world.trace(host, f"xl create ended with {p.status}"))
         if self._where(vm) is None:
             process.on_end.append(lambda p: self._done("xl create", p))
@@ -423,6 +429,7 @@ class Run:
 
     def _slow(self, _: Any) -> None:
         self.world.link.slow = True
+        self.world.link.thin = self.world.random.choice((0.08, 0.15, 0.4))
 
     def _fast(self, _: Any) -> None:
         self.world.link.slow = False
@@ -482,6 +489,10 @@ class Run:
         world.link.slow = False
         world.link.heal()
         world.management.heal()
+        # a shutdown that is under way ends first
+        loop.run(
+            loop.now + 60.0, lambda: stop() or not any(h.power and h.stopping for h in world.hosts.values())
+        )
         for host in world.hosts.values():
             self._power_on(host.name)
             host.slow_disk = False

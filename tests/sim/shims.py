@@ -112,6 +112,10 @@ class Os:
         parent = me().parent
         return parent.pid if parent is not None and parent.status is None and not parent.dead else 1
 
+    def readlink(self, path: str) -> str:
+        me()
+        return "pipe:[4711]" if path.endswith("/fd/0") else path
+
     def uname(self) -> Any:
         return types.SimpleNamespace(nodename=me().host.name, release="6.12.0-xen")
 
@@ -269,7 +273,7 @@ class Time:
         return float(W.loop.now - process.host.booted + 10.0)
 
     def clock_gettime(self, _which: int) -> float:
-        return self.monotonic()
+        return float(W.loop.now - me().host.booted)
 
     def time(self) -> float:
         return float(1_700_000_000 + W.loop.now)
