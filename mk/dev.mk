@@ -29,5 +29,10 @@ format: venv
 	$(VENV)/bin/ruff check --quiet --fix .
 	$(VENV)/bin/ruff format --quiet .
 
+# schedules over simulated hosts, as many as asked: make soak SCHEDULES=1000000 SEED=7
+.PHONY: soak
+soak: venv
+	$(PY) -m tests.sim soak --keep-going --schedules $(or $(SCHEDULES),200000) --seed $(or $(SEED),1)
+
 unit: venv
 	$(PY) -m pytest -q tests/unit

@@ -297,13 +297,13 @@ class End:
             self.pdsk = DUNKNOWN
         if to == STANDALONE:
             self.protocol, self.two = "", False
-        if (
+        gone = (
             before >= INCONSISTENT
             and before not in (DUNKNOWN, OUTDATED)
             and self.pdsk in (DUNKNOWN, OUTDATED)
-        ):
-            if self.role == PRIMARY and self.uuid[1] == 0 and self.disk == UPTODATE:
-                self.new_current()
+        )
+        if gone and self.role == PRIMARY and self.uuid[1] == 0 and self.disk == UPTODATE:
+            self.new_current()
         self.keep()
         for req in list(lost):
             self._complete(req)
@@ -420,7 +420,7 @@ class Pair:
         self.ends = [End(self, hosts[0], 0), End(self, hosts[1], 1)]
         self.ends[0].peer, self.ends[1].peer = self.ends[1], self.ends[0]
         for end in self.ends:
-            end.data = {block: 0 for block in range(blocks)}
+            end.data = dict.fromkeys(range(blocks), 0)
         self.data = [Stream(self.link, False), Stream(self.link, False)]
         self.meta = [Stream(self.link, True), Stream(self.link, True)]
         self.link.on_cut.append(self._cut)

@@ -41,7 +41,8 @@ def generate(seed: int) -> "tuple[dict[str, int], list[Step]]":
     kinds = (
         ["migrate"] * 10 + ["migrate-past"] * 3 + ["shutdown", "reboot", "create", "double-create"]
         + ["cold-move"] * 2 + ["cut"] * 4 + ["heal"] * 2 + ["cut-management"] * 2 + ["heal-management"]
-        + ["slow"] * 3 + ["fast"] + ["slow-disk", "cut-both"] + ["kill"] * 7 + ["kill-xl"] * 2 + ["power-off"] * 2 + ["power-on"] * 2 + ["halt"]
+        + ["slow"] * 3 + ["fast"] + ["slow-disk", "cut-both"] + ["kill"] * 7
+        + ["kill-xl"] * 2 + ["power-off"] * 2 + ["power-on"] * 2 + ["halt"]
         + ["reconcile"] + ["takeover"]
     )  # fmt: skip
     quiet = r.random() < 0.1
@@ -133,7 +134,7 @@ class Run:
         self.vms = list(vms)
         self.world.auto = "xenhelper.autostart" in sys.modules and self.world.random.random() < 0.5
         self.faulty = any(step[1] in (*FAULTS, "double-create", "migrate-past") for step in steps)
-        self.expected: "dict[str, str | None]" = {vm: None for vm in vms}
+        self.expected: "dict[str, str | None]" = dict.fromkeys(vms)
         self.alone: "set[str]" = set()
         self.world.promises.on_start = self._started
         if not self.faulty:
@@ -174,7 +175,7 @@ class Run:
             if (
                 host.power
                 and host.serving
-                and not any("reconcile" == p.name for p in host.processes.values())
+                and not any(p.name == "reconcile" for p in host.processes.values())
             ):
                 self.world.reconcile(host)
         self.world.loop.at(30.0 + self.world.random.random() * 10, self._tick)

@@ -243,7 +243,8 @@ def change_options(end: End, protocol: str, two: bool) -> Output:
             10,
             "",
             (
-                "??: Failure: (164) Can not clear allow_two_primaries as long as there a primaries on both sides\n"
+                "??: Failure: (164) Can not clear allow_two_primaries as long as"
+                " there a primaries on both sides\n"
             ),
         )
     if two and protocol != "C":
@@ -351,7 +352,7 @@ def _age(req: Any) -> float:
 
 def drbdadm(process: Any, argv: "list[str]") -> Output:
     host = process.host
-    words = [word for word in argv[1:]]
+    words = argv[1:]
     if words[:1] == ["-c"]:
         if words[1] not in host.files.live:
             return 1, "", f"Can not open '{words[1]}': No such file or directory\n"

@@ -116,7 +116,6 @@ def attach(process: Process, domain: Domain) -> bool:
 
 def destroy(process: Process, domain: Domain) -> None:
     """libxl_domain_destroy: guest gone, devices closed, ``remove`` run, nodes removed."""
-    host, world = domain.host, domain.world
     if domain.state == "dying":
         return
     before = domain.state
