@@ -131,7 +131,8 @@ def _vm(vm: str, records: "list[dict[str, str]]", here: "list[domains.Domain]", 
     odd = any(domain.name != vm or domain.suspended for domain in here)
     if intent is not None or odd or _unsteady(records):
         left += _close(vm, records, intent, dry_run)
-    if any(domain.name == vm and not domain.suspended for domain in here) and not dry_run:
+    # a paused one may be a create that fails yet
+    if not dry_run and any(d.name == vm and not d.suspended and d.state[2:3] != "p" for d in here):
         from xenhelper import autostart
 
         autostart.ran_here(vm)
