@@ -22,7 +22,7 @@ disk = [{disks}]
 """
 
 
-def _config(host: Host, name: str, *disks: str, file: str = "", memory: int = 64) -> str:
+def _config(host: Host, name: str, *disks: str, file: str = "", memory: int = 96) -> str:
     path = f"/etc/xen/{file or name}.cfg"
     host.write(path, CONFIG.format(name=name, disks=", ".join(f"'{d}'" for d in disks), memory=memory))
     return path
@@ -123,7 +123,7 @@ def test_every_syntax_and_what_is_left_alone(lab: Lab) -> None:
     _volume(alice, "alone", 4, "vg1")
     alice.run("truncate -s 4M /root/file.img")
     conf = "/etc/xenhelper/xenhelper.conf"
-    alice.run(f"sed -i 's|^ *exclude_volumes *=.*|exclude_volumes = vg0/other,|' {conf}")
+    alice.run(f"sed -i '/^.replicate.$/a exclude_volumes = vg0/other,' {conf}")
     assert "vg0/other" in alice.read(conf)
     alice.write(
         "/etc/xen/syntax.cfg",
@@ -133,7 +133,7 @@ type = "pvh"
 kernel = "/var/lib/xenlab/vmlinuz"
 ramdisk = "/var/lib/xenlab/guest.img"
 cmdline = "console=hvc0 quiet mitigations=off"
-memory = 64
+memory = 96
 disk = [ 'phy:/dev/vg0/none,xvdz,w' ]   # a later assignment wins
 disk = [
   '/dev/vg0/s1,raw,xvda,rw',            # positional
@@ -159,9 +159,9 @@ disk = [
     finally:
         alice.run("xl destroy syntax", check=False)
     # overrides on the command line are passed on, not stored
-    alice.run("xl create /etc/xen/syntax.cfg memory=80", timeout=120)
+    alice.run("xl create /etc/xen/syntax.cfg memory=110", timeout=120)
     assert alice.read("/etc/xen/syntax.cfg") == text
-    assert abs(int(alice.out("xl list syntax | awk 'NR==2{print $3}'")) - 80) <= 1
+    assert abs(int(alice.out("xl list syntax | awk 'NR==2{print $3}'")) - 110) <= 1
     alice.run("xl destroy syntax")
 
 
