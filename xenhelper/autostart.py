@@ -70,6 +70,8 @@ def decide(
         return HERE, ""
     running = there.get("domains")
     if isinstance(running, list) and running:
+        if all(names.base_vm(str(name)) != name for name in running):
+            return UNKNOWN, f"{peer} has an unfinished migration's half of it ({running[0]})"
         return RUNS, f"it runs on {peer} (as {running[0]})"
     theirs = {key: str(there.get(key, "")) for key in ("ran_at", "let_go_at")}
     # the newer record knows; a migration's source notes where it went when it lets go
@@ -195,6 +197,8 @@ def _one(vm: str, dry_run: bool) -> str:
     if there is None:
         return ""  # the block script would refuse; status says that it waits
     what, why = decide(host, peer, record, there)
+    if what == UNKNOWN:
+        return ""
     if dry_run:
         return f"{vm}: would be started" if what == HERE else f"{vm}: {why}"
     if what == THERE:

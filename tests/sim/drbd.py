@@ -574,8 +574,10 @@ class Pair:
         if source is None or source.session != session:
             return
         stream = self.data[source.index]
-        left = sorted(source.oos)[:4]
-        if left:
+        # a block that the application is writing waits (drbd_rs_begin_io)
+        busy = {req.block for req in source.inflight if not req.local}
+        left = sorted(source.oos - busy)[:4]
+        if source.oos:
             for block in left:
                 source.oos.discard(block)
                 stream.send(self._resync_write, source.peer, block, source.data[block], session)

@@ -54,6 +54,12 @@ def generate(seed: int) -> "tuple[dict[str, int], list[Step]]":
             continue
         wait = r.random() ** 2 * r.choice((0.5, 4.0, 15.0))
         argument: Any = None
+        if kind == "takeover":
+            # the host dies, somebody takes over what ran there, and it comes back
+            here, there = r.sample(HOSTS, 2)
+            steps += [(wait, "power-off", there), (12 + r.random() * 10, "takeover", here)]
+            steps.append((5 + r.random() * 40, r.choice(("power-on", "reboot", "shutdown")), there))
+            continue
         if kind in ("create", "power-off", "power-on", "halt", "reconcile", "takeover"):
             argument = r.choice(HOSTS)
         elif kind == "kill":
@@ -213,6 +219,8 @@ class Run:
         if self._where(vm) is not None and not self.faulty:
             return
         from tests.sim import toolstack
+
+        self.alone.discard(vm)
 
         def go(process: Process) -> int:
             found = host.find(vm)
