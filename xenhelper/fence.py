@@ -17,7 +17,9 @@ from xenhelper.xen import domains
 from xenhelper.xen.xenstore import Xenstore
 
 OUTDATED, UNREACHABLE, REFUSE = 4, 5, 1  # drbd.conf(5), fence-peer
-_ANSWER = 4.0  # seconds for the peer, of the handler's 5
+# seconds: the handler's 5 are 3 for the peer and the rest for a look or two at this host
+_ANSWER = 3.0
+_LOOK = 1.0
 _ASKING = paths.RUN + "/asking"
 
 
@@ -41,7 +43,7 @@ def fence_peer(name: str) -> "tuple[int, str]":
     if record is None:
         return REFUSE, "not a resource of xenhelper"
     peer = record["peer"]
-    state = events.one(name)
+    state = events.one(name, _LOOK)
     if state is None:
         return REFUSE, "not up"
     try:
@@ -79,7 +81,7 @@ def _doubt(name: str, vm: str) -> str:
 def _ask(name: str, minor: int, peer: str) -> None:
     from xenhelper.peer import client
 
-    current, bitmap = verbs.generation(minor)
+    current, bitmap = verbs.generation(minor, _LOOK)
     client.ask(
         peer,
         "outdate",

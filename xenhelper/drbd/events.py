@@ -132,7 +132,7 @@ def _number(text: "str | None", default: int) -> int:
     return int(text) if text is not None and text.isdigit() else default
 
 
-def snapshot(resource: str = "") -> "dict[str, Resource]":
+def snapshot(resource: str = "", timeout: float = 10.0) -> "dict[str, Resource]":
     """The kernel's resources (or only the named one) now. Raises CommandFailed.
 
     A resource that isn't up is missing from the answer; that is no error.
@@ -141,10 +141,10 @@ def snapshot(resource: str = "") -> "dict[str, Resource]":
     if resource:
         argv.append(resource)
     # 10: no such resource (8.4 prints nothing and exits so when it isn't up)
-    result = run(argv, timeout=10, ok=(0, 10) if resource else (0,))
+    result = run(argv, timeout=timeout, ok=(0, 10) if resource else (0,))
     return parse(result.stdout)
 
 
-def one(name: str) -> "Resource | None":
+def one(name: str, timeout: float = 10.0) -> "Resource | None":
     """The named resource now, or None when it isn't up. Raises CommandFailed."""
-    return snapshot(name).get(name)
+    return snapshot(name, timeout).get(name)

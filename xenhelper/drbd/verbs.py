@@ -122,10 +122,10 @@ def outdate(minor: int) -> None:
     run(["drbdsetup", "outdate", str(minor)], timeout=4)
 
 
-def generation(minor: int) -> "tuple[int, int]":
+def generation(minor: int, timeout: float = 4.0) -> "tuple[int, int]":
     """(current, bitmap) generation UUIDs of the local data, without their lowest bit, which
     says Primary. ``bitmap`` is not 0 once this side went on alone, until it has resynced."""
-    result = run(["drbdsetup", "show-gi", str(minor)], timeout=4)
+    result = run(["drbdsetup", "show-gi", str(minor)], timeout=timeout)
     return parse_generation(result.stdout)
 
 
