@@ -168,7 +168,7 @@ class PermissionWatch:
         self._command = (
             f"while :; do if drbdsetup show {resource} | grep -q 'allow-two-primaries.*yes'; "
             f"then echo yes $(xl list {name} 2>/dev/null | awk 'NR==2{{print $5}}'); "
-            "else echo no; fi; sleep 0.7; done"
+            "else echo no; fi; sleep 1.2; done"
         )
         self.samples: list[list[str]] = []
 

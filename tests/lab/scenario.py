@@ -5,13 +5,15 @@ from __future__ import annotations
 from .guest import Guest
 from .lab import Lab
 
+# The rate is writes per second and disk: at full speed (`rate 0`) the guest takes half of
+# an emulated host, and each migration twice as long.
 WEB1 = """\
 name = "web1"
 type = "pvh"
 kernel = "/var/lib/xenlab/vmlinuz"
 ramdisk = "/var/lib/xenlab/guest.img"
-cmdline = "console=hvc0 quiet mitigations=off"
-memory = 128
+cmdline = "console=hvc0 quiet mitigations=off xh.rate=15"
+memory = 96
 vcpus = 1
 disk = ['phy:/dev/vg0/web1-root,xvda,w', 'phy:/dev/vg0/web1-swap,xvdb,w']
 vif = ['bridge=xenbr0']
