@@ -100,7 +100,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(domains, "find", lambda vm: made.running)
     monkeypatch.setattr(events, "snapshot", lambda *_: made.states)
     monkeypatch.setattr(events, "one", made.states.get)
-    monkeypatch.setattr(verbs, "generation", lambda minor: (0xAB, 0))
+    monkeypatch.setattr(verbs, "generation", lambda minor, timeout=0: (0xAB, 0))
     monkeypatch.setattr(verbs, "outdate", lambda minor: made.drbd.append(f"outdate {minor}"))
     monkeypatch.setattr(bringup, "adm", lambda vm, *words, **_: made.drbd.append(" ".join(words)))
     return made
@@ -262,7 +262,7 @@ def test_the_taker_may_start_unasked_as_long_as_its_data_is_what_was_ceded(
     fence.ask_consent("web1-xvda", 1000, "bob", "web1")  # bob is silent
     assert fence.fence_peer("web1-xvda") == (fence.OUTDATED, "bob ceded it when it shut down")
     ceded.take_back("web1-xvda", "bob")  # not ours to take back
-    monkeypatch.setattr(verbs, "generation", lambda minor: (0xCD, 0))
+    monkeypatch.setattr(verbs, "generation", lambda minor, timeout=0: (0xCD, 0))
     assert not ceded.may_start("web1-xvda", 1000)
     with pytest.raises(Refused, match="doesn't answer"):
         fence.ask_consent("web1-xvda", 1000, "bob", "web1")

@@ -113,7 +113,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(config, "load", lambda: made.settings)  # type: ignore[attr-defined]
     made.settings = settings  # type: ignore[attr-defined]
     monkeypatch.setattr(events, "snapshot", lambda *_: made.states)
-    monkeypatch.setattr(verbs, "generation", lambda minor: (0xAB00 + minor, 0))
+    monkeypatch.setattr(verbs, "generation", lambda minor, timeout=0: (0xAB00 + minor, 0))
     monkeypatch.setattr(alive, "sign_of_life", lambda peer: made.sign)
     monkeypatch.setattr(takeover, "_memory_kib", lambda path: 0)
 
