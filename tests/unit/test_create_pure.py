@@ -385,6 +385,8 @@ def test_the_captured_foreign_file_is_scanned() -> None:
         "resource r { device /dev/drbd7; } resource r2 { address ipv6 [fd00::1]:77;",
         'resource "r" { volume 0 { device /dev/drbd_x minor 7; } on a { address ipv4 10.0.0.1 : 77; } }',
         "}}} bogus resource r { device /dev/drbd7 minor 7; # resource x {\n address 1.2.3.4:77; ",
+        "resource r {\n device minor 7\n on {{{ address 1.2.3.4:77\n",
+        "resource r {\n device /dev/drbd7\n address 1.2.3.4:77\n",
         'resource r { net { shared-secret "a#b{;"; } device drbd7; on a { address 1.2.3.4:77; } }',
     ],
 )

@@ -2,7 +2,8 @@
 
 Tolerant on purpose: a foreign file that doesn't parse still says most of what must not
 be used twice, and must not stop a VM. Follows drbd.conf(5) only as far as tokens and
-braces go; linear in the size of the files.
+braces go; linear in the size of the files. Numbers are counted wherever they stand, a
+statement without its end included: one too many costs nothing, one too few a clash.
 """
 
 import os
@@ -13,7 +14,8 @@ from xenhelper import paths
 MAX_FILE = 4 * 1024 * 1024
 _TOKEN = re.compile(r'"((?:[^"\\\n]|\\.)*)"|#[^\n]*|([{};])|([^\s{};"#]+)')
 _NUMBERED = re.compile(r"/?(?:dev/)?drbd(\d+)$")
-_PORT = re.compile(r":\s*(\d{1,5})$")
+_PORT = re.compile(r"(?:\[[^]]*\]|[^:\s])\s*:\s*(\d{1,5})\b")
+_ADDRESSED = {"address", "host", "inside", "outside"}
 
 
 class Scan:
@@ -44,6 +46,7 @@ def scan_text(text: str, host: str, into: "Scan | None" = None) -> "tuple[Scan, 
             if quoted is not None or word is not None:
                 statement.append(quoted if quoted is not None else word)
             continue
+        _numbers(statement, found)
         if mark == "{":
             if "resource" in statement[:-1]:
                 where.clear()  # resources don't nest: what wasn't closed before is broken
@@ -56,7 +59,21 @@ def scan_text(text: str, host: str, into: "Scan | None" = None) -> "tuple[Scan, 
         elif statement:
             _statement(statement, where, host, found, includes)
         statement = []
+    _numbers(statement, found)
     return found, includes
+
+
+def _numbers(words: "list[str]", found: Scan) -> None:
+    """Every minor and port of a statement, or of several that run into each other."""
+    for at, word in enumerate(words):
+        if word == "minor" and words[at + 1 : at + 2] and words[at + 1].isdigit():
+            found.minors.add(int(words[at + 1]))
+        elif word == "device" and words[at + 1 : at + 2]:
+            match = _NUMBERED.search(words[at + 1])
+            if match:
+                found.minors.add(int(match[1]))
+        elif word in _ADDRESSED:
+            found.ports.update(int(port) for port in _PORT.findall(" ".join(words[at + 1 : at + 5])))
 
 
 def _statement(
@@ -65,19 +82,6 @@ def _statement(
     key = words[0]
     if key == "include" and len(words) > 1:
         includes.append(words[1])
-    elif key == "device":
-        number = words[-1] if "minor" in words else ""
-        match = _NUMBERED.search(words[1]) if len(words) > 1 and not number else None
-        if number.isdigit():
-            found.minors.add(int(number))
-        elif match:
-            found.minors.add(int(match[1]))
-    elif key == "minor" and words[-1].isdigit():
-        found.minors.add(int(words[-1]))
-    elif key == "address" or (key in ("host", "inside", "outside") and len(words) > 2):
-        match = _PORT.search("".join(words))
-        if match:
-            found.ports.add(int(match[1]))
     elif key in ("disk", "meta-disk", "flexible-meta-disk") and len(words) > 1 and words[1].startswith("/"):
         hosts = [name for section in where if section[:1] == ["on"] for name in section[1:]]
         owner = next(
