@@ -124,7 +124,9 @@ def test_every_syntax_and_what_is_left_alone(lab: Lab) -> None:
     alice.run("truncate -s 4M /root/file.img")
     conf = "/etc/xenhelper/xenhelper.conf"
     alice.run(f"sed -i '/^.replicate.$/a exclude_volumes = vg0/other,' {conf}")
-    assert "vg0/other" in alice.read(conf)
+    for host in lab.hosts:  # `setup --yes` took vg1, too
+        host.run(f"sed -i 's/^volume_groups *=.*/volume_groups = vg0,/' {conf}")
+    assert "vg0/other" in alice.read(conf) and "vg0,\n" in alice.read(conf)
     alice.write(
         "/etc/xen/syntax.cfg",
         """# a comment
