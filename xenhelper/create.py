@@ -144,10 +144,12 @@ def _long_way(path: str, command: xlargs.Create) -> str:
         show_details(error)
         raise
     if outcome.fresh and not command.quiet:
+        from xenhelper import units
+
         total = sum(disk.size for disk in outcome.fresh)
         print(
             f"xenhelper: {request.vm}: {', '.join(disk.vdev for disk in outcome.fresh)} "
-            f"replicated with {outcome.found.peer}; first sync of {total / 2**30:.1f} GiB in the background",
+            f"replicated with {outcome.found.peer}; first sync of {units.size(total)} in the background",
             file=sys.stderr,
         )
     if not outcome.specs:

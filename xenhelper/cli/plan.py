@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from xenhelper import consider, create, numbers, policy
+from xenhelper import consider, create, numbers, policy, units
 from xenhelper.errors import EXIT_DONE, XenhelperError
 
 HELP = "show what `xl create` would replicate for a VM's config"
@@ -38,7 +38,7 @@ def show(config: str, settings: list[str], peer: str) -> int:
         if slot is not None and item.volume is not None:
             print(
                 f"  {item.vdev:6} {item.path}: becomes resource {slot.resource}, minor {slot.minor}, "
-                f"port {slot.port}; first sync {item.volume.size / 2**30:.2f} GiB"
+                f"port {slot.port}; first sync {units.size(item.volume.size)}"
             )
         elif item.action == policy.REPLICATE:
             print(f"  {item.vdev:6} {item.path}: is resource {item.resource} already")

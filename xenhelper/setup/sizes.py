@@ -3,11 +3,10 @@
 import glob
 import time
 
-from xenhelper import config, paths, policy, volumes
+from xenhelper import config, paths, policy, units, volumes
 from xenhelper.errors import XenhelperError
 from xenhelper.xen import domains, vmconfig
 
-GIB = 1024**3
 # seconds for all configs together: a hint isn't worth more
 BUDGET = 120.0
 
@@ -44,4 +43,4 @@ def _line(host: str, parsed: vmconfig.Parsed, rules: policy.Rules, facts: policy
         return ""
     total = sum(disk.volume.size for disk in disks if disk.volume is not None)
     shown = ", ".join(disk.volume.full_name for disk in disks if disk.volume is not None)
-    return f"{parsed.name} on {host}: its next `xl create` syncs {total / GIB:.1f} GiB ({shown})"
+    return f"{parsed.name} on {host}: its next `xl create` syncs {total / units.GIB:.2f} GiB ({shown})"

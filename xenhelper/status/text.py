@@ -2,7 +2,7 @@
 
 from typing import Any
 
-GIB = 1024**3
+from xenhelper import units
 
 
 def render(answer: dict[str, Any]) -> str:
@@ -39,7 +39,7 @@ def _row(disk: dict[str, Any]) -> list[str]:
     return [
         disk["vdev"],
         disk["volume"],
-        f"{(disk['size_bytes'] or 0) / GIB:.1f} GiB",
+        units.size(disk["size_bytes"] or 0),
         disk["connection"],
         f"{disk['role']}/{disk['peer_role']}",
         f"{disk['disk_state']}/{disk['peer_disk_state']}",
