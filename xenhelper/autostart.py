@@ -228,22 +228,3 @@ def _start(vm: str, mark: "dict[str, str]") -> str:
     statefile.remove(_mark(vm))
     log.event("autostart", f"{vm}: started, {vm}'s other host has spoken", log.NOTICE, vm=vm)
     return ""
-
-
-def xendomains_problem(text: str) -> str:
-    """What is wrong with /etc/default/xendomains (its text), in one line; '' if nothing.
-
-    Its defaults save guests at shutdown and restore them at boot: old memory over disks
-    that went on elsewhere.
-    """
-    values = {"XENDOMAINS_SAVE": "", "XENDOMAINS_RESTORE": ""}
-    for line in text.splitlines():
-        key, equals, value = line.strip().partition("=")
-        if equals and key in values:
-            values[key] = value.split("#")[0].strip().strip("\"'")
-    if values["XENDOMAINS_SAVE"] or values["XENDOMAINS_RESTORE"].lower() == "true":
-        return (
-            "xendomains saves guests at shutdown and restores them at boot (XENDOMAINS_SAVE, "
-            "XENDOMAINS_RESTORE): a guest's old memory doesn't fit a disk that went on elsewhere"
-        )
-    return ""

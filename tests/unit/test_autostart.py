@@ -176,21 +176,6 @@ def test_xendomains_is_known_by_its_parent() -> None:
     assert not autostart.by_xendomains() and not create._by_xendomains()
 
 
-DEBIAN = """XENDOMAINS_MIGRATE=""
-XENDOMAINS_SAVE=/var/lib/xen/save
-XENDOMAINS_RESTORE=true
-XENDOMAINS_AUTO=/etc/xen/auto
-"""
-
-
-def test_debians_defaults_of_xendomains_are_found() -> None:
-    assert "saves guests" in autostart.xendomains_problem(DEBIAN)
-    mended = DEBIAN.replace("/var/lib/xen/save", '""').replace("true", "false")
-    assert autostart.xendomains_problem(mended) == ""
-    assert autostart.xendomains_problem(mended.replace("false", "true")) != ""
-    assert autostart.xendomains_problem("# XENDOMAINS_SAVE=/x\n") == ""
-
-
 # ceding
 
 

@@ -9,7 +9,7 @@ import re
 import time
 from typing import Any
 
-from xenhelper import config, names, paths, statefile
+from xenhelper import config, names, paths, statefile, xendomains
 from xenhelper.errors import CommandFailed, ConfigError, Refused, UsageError, XenhelperError
 from xenhelper.run import run
 from xenhelper.setup import host
@@ -70,6 +70,7 @@ def _apply(request: dict[str, Any]) -> dict[str, Any]:
     changed += _authorize(peer, str(request["public"]), dry_run)
     changed += _know(peer, [str(key) for key in request["host_keys"]], dry_run)
     changed += _link(dry_run)
+    changed += _xendomains(dry_run)
     changed += _units(peer, dry_run, restart=after != before)
     return {"changed": changed}
 
@@ -140,6 +141,17 @@ def _link(dry_run: bool) -> list[str]:
         os.makedirs(os.path.dirname(paths.ROOT + host.SHIM), exist_ok=True)
         os.symlink(host.SHIM_TARGET, paths.ROOT + host.SHIM)
     return [f"link {host.SHIM} to {host.SHIM_TARGET}"]
+
+
+def _xendomains(dry_run: bool) -> list[str]:
+    before = xendomains.text()
+    after = xendomains.mended(before)
+    if after == before:
+        return []
+    if not dry_run:
+        path = os.path.realpath(paths.ROOT + xendomains.PATH)
+        statefile.write_atomically(path, after.encode(errors="surrogateescape"), 0o644)
+    return [f"have xendomains shut guests down, not save and restore them ({xendomains.PATH})"]
 
 
 def _units(peer: str, dry_run: bool, restart: bool) -> list[str]:

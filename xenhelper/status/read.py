@@ -112,13 +112,9 @@ def _xendomains(found: World) -> None:
     """Debian's defaults there don't fit VMs that move."""
     if not found.records:
         return
-    from xenhelper import autostart
+    from xenhelper import xendomains
 
-    try:
-        with open(paths.ROOT + "/etc/default/xendomains", encoding="utf-8", errors="replace") as file:
-            problem = autostart.xendomains_problem(file.read())
-    except OSError:
-        return
+    problem = xendomains.problem(xendomains.text())
     if problem:
         do = 'set XENDOMAINS_SAVE="" and XENDOMAINS_RESTORE=false in /etc/default/xendomains'
         found.notes.append(("warning", problem, do))
