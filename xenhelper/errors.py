@@ -41,6 +41,10 @@ class Refused(XenhelperError):
     exit_code = EXIT_REFUSED
 
 
+class Busy(Refused):
+    """Somebody is at work on it at this moment: nothing is wrong, later it can be done."""
+
+
 class CommandFailed(XenhelperError):
     """An external program failed or didn't end in time (``status`` is then None)."""
 

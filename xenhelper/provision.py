@@ -17,6 +17,8 @@ from xenhelper.plan import Plan, from_json
 SOURCE, TARGET = "source", "target"
 OPEN, COMMITTED = "open", "committed"
 KIND = "replicate"
+# seconds for one step that no guest waits for: a host may have twenty of these at once
+PATIENCE = 60.0
 
 
 def reserve(plan: Plan, role: str, token: str) -> None:
@@ -118,8 +120,8 @@ def promote_once(plan: Plan, seconds: float) -> None:
                 f"{by_minor[minor].resource} isn't as new metadata makes it: "
                 + (f"{state.disk}/{state.peer_disk}" if state else "gone")
             )
-        verbs.primary(minor, force=True)
-        verbs.secondary(minor)
+        verbs.primary(minor, force=True, timeout=PATIENCE)
+        verbs.secondary(minor, timeout=PATIENCE)
 
 
 def write_records(plan: Plan) -> None:

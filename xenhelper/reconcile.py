@@ -7,6 +7,7 @@ runs). Does by itself what is safe; says what only a person can decide, with com
 import os
 
 from xenhelper import (
+    halfopen,
     handover,
     hotplug,
     insync,
@@ -21,7 +22,7 @@ from xenhelper import (
     window,
 )
 from xenhelper.drbd import bringup, events, show
-from xenhelper.errors import PeerFailed, PeerUnreachable, Refused, XenhelperError
+from xenhelper.errors import Busy, PeerFailed, PeerUnreachable, Refused, XenhelperError
 from xenhelper.peer import client
 from xenhelper.xen import domains
 from xenhelper.xen.xenstore import Xenstore
@@ -81,6 +82,8 @@ def reconcile(vms: "list[str] | None" = None, dry_run: bool = False) -> "list[st
     """Reconcile these VMs, or all. Returns what is left for a person, one line each."""
     left: "list[str]" = []
     records = _resources()
+    if records:
+        halfopen.drop(sorted({record["peer"] for record in records if "peer" in record}), dry_run)
     domains_here = domains.listing() if records else []
     wanted = sorted({record["vm"] for record in records} | {i["vm"] for i in intents.all_open()})
     for vm in wanted:
@@ -93,6 +96,8 @@ def reconcile(vms: "list[str] | None" = None, dry_run: bool = False) -> "list[st
         try:
             here = [domain for domain in domains_here if names.base_vm(domain.name) == vm]
             left += _vm(vm, [record for record in records if record["vm"] == vm], here, dry_run)
+        except Busy:
+            pass  # set up from the other host at this moment
         except XenhelperError as error:
             left.append(f"{vm}: {error}")
         finally:

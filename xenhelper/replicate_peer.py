@@ -9,7 +9,7 @@ from typing import Any
 
 from xenhelper import allocate, config, intents, lease, names, paths, provision, vmfile, volumes
 from xenhelper.drbd import proc, resfile
-from xenhelper.errors import Refused, XenhelperError
+from xenhelper.errors import Busy, Refused, XenhelperError
 from xenhelper.plan import Plan, from_json
 from xenhelper.xen import vmconfig
 
@@ -290,9 +290,7 @@ def _recover_target(vm: str, intent: dict[str, str]) -> str:
 
     answer = ask(intent["peer"], "replicate-state", {"vm": vm, "id": intent["id"]}, timeout=90.0)
     if answer.get("state") == "busy":
-        raise Refused(
-            f"{vm} is being set up from {intent['peer']} at this moment", "try again when it is done"
-        )
+        raise Busy(f"{vm} is being set up from {intent['peer']} at this moment", "try again when it is done")
     if answer.get("state") == "committed":
         provision.commit_intent(from_json(intent["plan"]), provision.TARGET)
     return "finished" if _finish_or_undo_here(vm, intent["id"]) else "undone"

@@ -25,7 +25,9 @@ BAD = {
     "traceback": re.compile(r"Traceback \(most recent call last\)"),
     "wrong-block": re.compile(r"^XH xvd\w WRONG ", re.M),
     "io-error": re.compile(r"(Buffer )?I/O error on dev|Remounting filesystem read-only"),
-    "python-crash": re.compile(r"Fatal Python error|segfault at"),
+    "python-crash": re.compile(r"Fatal Python error|^(?!.*xen-qemu-system).*segfault at", re.M),
+    # Debian's dom0 QEMU, which no PVH guest uses, dies so now and then when the host shuts down
+    "qemu-crash": re.compile(r"xen-qemu-system\S*: segfault at"),
 }
 # Lines that match a pattern and mean nothing.
 HARMLESS = [

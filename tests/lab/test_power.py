@@ -129,6 +129,7 @@ def test_takeover_and_return(lab: Lab) -> None:
     product.assert_no_wrong_block(guest, alice, bob)
 
 
+@pytest.mark.expects("qemu-crash")
 def test_a_clean_shutdown_cedes(lab: Lab) -> None:
     """A host that shuts down in good order leaves its VMs to the other, with no takeover."""
     alice, bob = lab.hosts

@@ -47,6 +47,7 @@ def test_with_both_paths_cut(lab: Lab) -> None:
     product.assert_steady(lab, RESOURCES, lab.alice)
 
 
+@pytest.mark.expects("qemu-crash")
 def test_with_the_peer_cleanly_shut_down(lab: Lab) -> None:
     lab.bob.shutdown()
     _wait_lost(lab)

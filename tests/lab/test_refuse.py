@@ -215,7 +215,7 @@ def test_twenty_creates_at_once_from_both_hosts(lab: Lab) -> None:
     started = [
         host.start(
             "for n in 0 1 2 3 4 5 6 7 8 9; do "
-            f"xenhelper replicate /etc/xen/{host.name}$n.cfg >/root/r$n 2>&1 || echo failed $n & done; wait"
+            f"xenhelper replicate /etc/xen/{host.name}$n.cfg >/root/r$n 2>&1 || cat /root/r$n & done; wait"
         )
         for host in lab.hosts
     ]

@@ -38,15 +38,15 @@ def primary(minor: int, force: bool = False, timeout: float = 12.0) -> None:
             time.sleep(0.3)
 
 
-def secondary(minor: int, seconds: float = 10.0) -> None:
+def secondary(minor: int, seconds: float = 10.0, timeout: float = 10.0) -> None:
     """Demote, for ``seconds`` while the device is still held open (blkback lets go after
-    it says Closed; udev and multipath probe for a moment). Raises XenhelperError naming
-    the holder."""
+    it says Closed; udev and multipath probe for a moment), each try taking ``timeout`` at
+    most. Raises XenhelperError naming the holder."""
     deadline = time.monotonic() + seconds
     pause = 0.05
     while True:
         try:
-            run(["drbdsetup", "secondary", str(minor)], timeout=10)
+            run(["drbdsetup", "secondary", str(minor)], timeout=timeout)
             return
         except CommandFailed as error:
             held = HELD_OPEN in error.stderr

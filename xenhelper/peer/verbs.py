@@ -36,6 +36,7 @@ VERBS: dict[str, tuple[str, str, dict[str, object]]] = {
         {"vm": str, "memory_kib": int, "bridges": [str], "files": [str], "kind": str, "resources": [str]},
     ),
     "busy": ("xenhelper.reconcile", "serve_busy", {"vm": str}),
+    "connection": ("xenhelper.halfopen", "serve_connection", {"address": str, "port": int, "to": int}),
     # hosts that went and came back
     "cede": ("xenhelper.ceded", "serve_cede", {"vm": str, "resources": [str]}),
     "uncede": ("xenhelper.ceded", "serve_uncede", {"resource": str}),
