@@ -29,7 +29,7 @@ MODULES = (
     "drbd.events", "drbd.show", "drbd.verbs", "drbd.barrier", "drbd.bringup", "drbd.adm", "drbd.proc",
     "xen.xenstore", "xen.domains", "xen.description", "peer.client", "peer.messages", "peer.verbs",
     "peer.oneshot", "insync", "splitbrain", "ceded", "autostart", "restore", "takeover", "recover",
-    "stepdown", "alive", "drbdevent", "vmfile", "peer.about", "crash", "lease",
+    "stepdown", "alive", "drbdevent", "vmfile", "peer.about", "crash", "lease", "halfopen",
 )  # fmt: skip
 # modules that keep the real thing: the ports' own insides
 LEFT = ("xenhelper.run", "xenhelper.peer.client", "xenhelper.peer.oneshot", "xenhelper.xen.xenstore",
