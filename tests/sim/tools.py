@@ -28,6 +28,7 @@ from tests.sim.drbd import (
 Output = tuple[int, str, str]
 WAITS = ("primary", "resume-io")
 XL = "/usr/lib/xen-4.20/bin/xl"
+PING_TIMEOUT = 3.0  # seconds, as the product's resource files have it
 
 
 def ends(host: Any) -> "list[End]":
@@ -44,6 +45,16 @@ def failed(minor: int, code: int) -> Output:
     return status, "", f"{minor}: State change failed: ({code}) {SS.get(code, '?')}\n"
 
 
+def unknown_minor(minor: str) -> Output:
+    text = "Failure: (127) Device minor not allocated\nadditional info from kernel:\nunknown minor"
+    return 10, "", f"{minor}: {text}\n"
+
+
+def unknown_connection() -> Output:
+    text = "Failure: (162) Invalid configuration request\nadditional info from kernel:\nunknown connection"
+    return 10, "", f"??: {text}\n"
+
+
 def drbdsetup(process: Any, argv: "list[str]") -> Output:
     host = process.host
     command, rest = argv[1], argv[2:]
@@ -53,19 +64,19 @@ def drbdsetup(process: Any, argv: "list[str]") -> Output:
         return show(host, rest)
     if command in ("show-gi", "get-gi"):
         end = by_minor(host, rest[0])
-        if end is None or end.disk == DISKLESS:
-            return 10, "", f"{rest[0]}: Failure: (138) Device does not have a disk-config\n"
+        if end is None or not end.up:
+            return unknown_minor(rest[0])
+        if end.disk == DISKLESS:
+            return 1, "", "Device has no disk\n"
         return 0, generation(end), ""
     if command == "net-options":
         return net_options(process, rest)
     if command == "down":
         found = [end for end in ends(host) if end.pair.name == rest[0] and end.up]
-        if not found:
-            return 10, "", f"{rest[0]}: Failure: (158) Unknown resource\n"
-        return down(found[0])
+        return down(found[0]) if found else (0, "", "")
     end = by_minor(host, rest[0])
     if end is None or not end.up:
-        return 10, "", f"{rest[0]}: Failure: (127) Device minor not allocated\n"
+        return unknown_minor(rest[0])
     if command == "primary":
         return primary(process, end, "--force" in rest)
     if command == "secondary":
@@ -99,8 +110,8 @@ def secondary(end: End) -> Output:
 
 def outdate(end: End) -> Output:
     minor = end.pair.minor
-    if end.connected:
-        return failed(minor, -6)
+    if end.connected and end.disk >= OUTDATED:
+        return 0, "", ""  # sanitize_state(): Outdated vanishes on a connection
     if end.disk < OUTDATED:
         return failed(minor, -16)
     if end.role == PRIMARY:
@@ -145,7 +156,7 @@ def primary(process: Any, end: End, force: bool) -> Output:
                 continue
             if verdict == -1 and tries < 4:
                 tries = 3
-                process.block(0.6)
+                process.block(PING_TIMEOUT + 0.1)
                 continue
             break
         if incarnation != end.incarnation or verdict != 1:
@@ -228,7 +239,7 @@ def net_options(process: Any, words: "list[str]") -> Output:
     host = process.host
     found = [end for end in ends(host) if end.up and addresses(end) == (local, remote)]
     if not found or found[0].conn == STANDALONE:
-        return 10, "", "??: Failure: (158) Unknown resource\n"
+        return unknown_connection()
     end = found[0]
     protocol = options.get("protocol", end.protocol)
     two = options.get("allow-two-primaries", "yes" if end.two else "no") == "yes"
@@ -237,14 +248,14 @@ def net_options(process: Any, words: "list[str]") -> Output:
 
 def change_options(end: End, protocol: str, two: bool) -> Output:
     if end.conn == STANDALONE:
-        return 10, "", "??: Failure: (158) Unknown resource\n"
+        return unknown_connection()
     if not two and end.role == PRIMARY and end.peer_role == PRIMARY:
         return (
             10,
             "",
             (
-                "??: Failure: (164) Can not clear allow_two_primaries as long as"
-                " there a primaries on both sides\n"
+                "??: Failure: (164) Can not clear allow_two_primaries as long as\n"
+                "there a primaries on both sides\n"
             ),
         )
     if two and protocol != "C":
@@ -276,8 +287,6 @@ def generation(end: End) -> str:
 
 def events2(host: Any, names: "list[str]") -> Output:
     shown = [end for end in ends(host) if end.up and (not names or end.pair.name in names)]
-    if names and not shown:
-        return 10, "", ""
     lines = []
     for end in shown:
         name, minor = end.pair.name, end.pair.minor
@@ -304,7 +313,7 @@ def events2(host: Any, names: "list[str]") -> Output:
 def show(host: Any, names: "list[str]") -> Output:
     shown = [end for end in ends(host) if end.up and (not names or end.pair.name in names)]
     if names and not shown:
-        return 10, "", ""
+        return 20, "", "received netlink error reply: No such device\n"
     text = ""
     for end in shown:
         local, remote = (address.replace(":", " ", 1) for address in addresses(end))
