@@ -1,0 +1,107 @@
+"""The lab's two real hosts, at its layer ``replicated``."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.lab import product
+from tests.lab.bare import MINOR, NOTES, VOLUME
+from tests.lab.host import Host as LabHost
+from tests.lab.lab import Lab
+from xenhelper.paths import PATH
+from xenhelper.run import Result
+
+from .world import Host, World
+
+_DEVICE = f"/dev/drbd{MINOR}"
+_BLOCK = 4096
+
+
+class RealWorld(World):
+    """The lab; it is reset before the next test."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.alice, self.bob = (RealHost(self, host) for host in lab.hosts)
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def pause(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def cut_link(self) -> None:
+        self.lab.cut_link()
+
+    def heal_link(self) -> None:
+        self.lab.unshape()
+        self.lab.heal_link()
+
+    def slow_link(self) -> None:
+        # a queue of 2 s, below DRBD's ping time-out; a burst takes 3
+        self.lab.shape_link(8, 10)
+
+
+class RealHost(Host):
+    """One of its hosts."""
+
+    def __init__(self, world: RealWorld, host: LabHost) -> None:
+        self.world: RealWorld = world
+        self.host = host
+        self.name = host.name
+
+    def run(self, argv: list[str], timeout: float = 60.0) -> Result:
+        # the product's environment (xenhelper/run.py)
+        command = f"env -i PATH={PATH} LANG=C.UTF-8 LC_ALL=C.UTF-8 {shlex.join(argv)} </dev/null"
+        done = self.host.run(command, timeout, check=False)
+        return Result(done.status, done.out, done.err)
+
+    def read_file(self, path: str) -> str:
+        done = self.host.run(f"cat -- {shlex.quote(path)}", check=False)
+        if not done.ok:
+            raise FileNotFoundError(path)
+        return done.out
+
+    def size_of(self, path: str) -> int:
+        return int(self.host.out(f"blockdev --getsize64 {shlex.quote(path)}"))
+
+    def real_xl(self) -> str:
+        return product.real_xl(self.host)
+
+    def open_device(self, writing: bool) -> str:
+        done = self.host.run(f": {'<>' if writing else '<'}{_DEVICE}", check=False)
+        return "" if done.ok else done.err.strip().rsplit(": ", 1)[-1]
+
+    @contextmanager
+    def hold_open(self) -> Iterator[None]:
+        pid = self.host.out(
+            f"mkdir -p {NOTES}; rm -f {NOTES}/holder; "
+            f"setsid sh -c 'exec 3<>{_DEVICE}; echo $$ >{NOTES}/holder; exec sleep 600' >/dev/null 2>&1 </dev/null & "
+            f"until [ -s {NOTES}/holder ]; do sleep 0.1; done; cat {NOTES}/holder"
+        )
+        yield
+        self.host.run(f"kill {int(pid)}; while [ -d /proc/{int(pid)} ]; do sleep 0.1; done")
+
+    def write(self, block: int, number: int) -> None:
+        self.host.run(
+            f"printf '%-{_BLOCK}d' {number} | dd of={_DEVICE} bs={_BLOCK} seek={block} "
+            "iflag=fullblock oflag=direct conv=notrunc status=none"
+        )
+
+    def burst(self) -> None:
+        self.host.run(f"dd if=/dev/urandom of={_DEVICE} bs=256k seek=16 count=12 oflag=direct status=none")
+
+    def on_disk(self, block: int) -> int:
+        text = self.host.out(
+            f"dd if={VOLUME} bs={_BLOCK} skip={block} count=1 iflag=direct status=none | tr -d '\\0 '"
+        )
+        return int(text or 0)
+
+    def answer_fencing(self, status: int) -> None:
+        self.host.run(f"mkdir -p {NOTES}; echo {status} > {NOTES}/fence-status")
+
+    def fence_calls(self) -> int:
+        return len(self.host.read(f"{NOTES}/fence-calls").split())

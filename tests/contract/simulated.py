@@ -1,0 +1,123 @@
+"""The simulated hosts of tests/sim, driven from outside: a command is a process there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tests.lab.bare import MINOR, RESOURCE, VM
+from tests.sim import shims, tools, world
+from tests.sim.drbd import End
+from tests.sim.kernel import Process
+from tests.sim.world import World as Simulation
+from xenhelper.run import Result
+
+from .world import Host, World
+
+
+class SimulatedWorld(World):
+    """``simulation`` with nothing going wrong by chance: a test says what does."""
+
+    def __init__(self, seed: int = 1) -> None:
+        self.simulation = Simulation(seed, {VM: 1})
+        self.simulation.hang = self.simulation.loss = 0.0
+        self.simulation.skip_remove = self.simulation.flaky = 0.0
+        self.pair = self.simulation.pairs[RESOURCE]
+        self.fencing: dict[str, int] = {}
+        self.fence_calls: list[str] = []
+        self.simulation.fence_peer = self._fence_peer  # type: ignore[method-assign]
+        self.alice, self.bob = (SimulatedHost(self, name) for name in world.HOSTS)
+        self.wait_in_sync()
+
+    def now(self) -> float:
+        return self.simulation.loop.now
+
+    def pause(self, seconds: float) -> None:
+        self.simulation.loop.run(self.now() + seconds)
+
+    def cut_link(self) -> None:
+        self.simulation.link.cut()
+
+    def heal_link(self) -> None:
+        self.simulation.link.slow = False
+        self.simulation.link.heal()
+
+    def slow_link(self) -> None:
+        self.simulation.link.slow = True
+
+    def _fence_peer(self, end: End, done: Callable[[int, int, int], None]) -> None:
+        name = end.host.name
+        self.fence_calls.append(name)
+        status = self.fencing.get(name, 1)
+        self.simulation.loop.at(0.05, done, status, end.meetings, end.incarnation)
+
+
+class SimulatedHost(Host):
+    """One of its hosts."""
+
+    def __init__(self, contract: SimulatedWorld, name: str) -> None:
+        self.world: SimulatedWorld = contract
+        self.name = name
+        self.host = contract.simulation.hosts[name]
+        self.end = contract.pair.ends[self.host.index]
+
+    def process(self, name: str, action: Callable[[], Any], seconds: float = 60.0) -> Any:
+        """What ``action`` returns or raises as a process of this host."""
+        process = Process(self.world.simulation, self.host, name, action).start()
+        loop = self.world.simulation.loop
+        loop.run(loop.now + seconds, lambda: process.status is not None)
+        assert process.status is not None, f"{name} on {self.name} doesn't end within {seconds:g} s"
+        if process.error is not None:
+            raise process.error
+        return process.result
+
+    def run(self, argv: list[str], timeout: float = 60.0) -> Result:
+        result: Result = self.process(argv[0], lambda: shims.sim_run(argv, timeout, ok=None), timeout + 1)
+        return result
+
+    def read_file(self, path: str) -> str:
+        text: str = self.process("cat", lambda: shims.sim_open(path).read())
+        return text
+
+    def size_of(self, path: str) -> int:
+        raise NotImplementedError("tests/sim has no LVM; test_lvm.py uses the hosts of tests/unit/fakes")
+
+    def real_xl(self) -> str:
+        return tools.XL
+
+    def open_device(self, writing: bool) -> str:
+        def attempt() -> str:
+            system = shims.Os()
+            flags = system.O_RDWR if writing else system.O_RDONLY  # type: ignore[attr-defined]
+            try:
+                system.close(system.open(f"/dev/drbd{MINOR}", flags))
+            except OSError as error:
+                return str(error.strerror)
+            return ""
+
+        return str(self.process("open", attempt))
+
+    @contextmanager
+    def hold_open(self) -> Iterator[None]:
+        device = shims.Device(self.end)
+        yield
+        device.close()
+
+    def write(self, block: int, number: int) -> None:
+        answers: list[str] = []
+        self.end.write(block, number, answers.append)
+        self.world.until(lambda: answers, f"block {block} to be acknowledged", 60)
+
+    def burst(self) -> None:
+        for number in range(6):
+            self.write(7, 900 + number)
+
+    def on_disk(self, block: int) -> int:
+        return self.end.data[block]
+
+    def answer_fencing(self, status: int) -> None:
+        self.world.fencing[self.name] = status
+
+    def fence_calls(self) -> int:
+        return self.world.fence_calls.count(self.name)
