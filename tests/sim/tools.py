@@ -162,6 +162,7 @@ def primary(process: Any, end: End, force: bool) -> Output:
         if incarnation != end.incarnation or verdict != 1:
             return failed(end.pair.minor, verdict or -7)
         end.role = PRIMARY
+        end.discard = False
         if (not end.connected or end.pdsk <= DISKLESS) and end.uuid[1] == 0:
             end.new_current()
         end.keep()
@@ -211,24 +212,36 @@ def resume_io(process: Any, end: End) -> Output:
 
 
 def disconnect(end: End) -> Output:
-    """A Secondary that leaves a Primary outdates itself first."""
-    peer = end.peer
-    if end.session:
-        outdates = end.role == SECONDARY and peer.role == PRIMARY and peer.session == end.session
-        end.lose(end.session, STANDALONE)
-        if outdates:
-            end.disk = OUTDATED
-            end.keep()
-    else:
-        end.conn, end.protocol, end.two = STANDALONE, "", False
+    """conn_try_disconnect(): where one side is Primary the other's disk is outdated first, by
+    agreement, so neither needs its handler."""
+    if end.conn == STANDALONE:
+        return unknown_connection()
+    leave(end)
     return 0, "", ""
 
 
+def leave(end: End) -> None:
+    peer, session = end.peer, end.session
+    if not session or peer.session != session or not end.pair.link.up:
+        if session:  # nobody to agree with: it goes as it is
+            end.lose(session, STANDALONE)
+        end.conn, end.protocol, end.two = STANDALONE, "", False
+        return
+    known = {end: DUNKNOWN, peer: DUNKNOWN}
+    for one, other in ((end, peer), (peer, end)):
+        if one.role == PRIMARY and other.role == SECONDARY:
+            other.disk = min(other.disk, OUTDATED)
+            known[one] = OUTDATED
+    end.lose(session, STANDALONE, known[end])
+    peer.lose(session, CONNECTING, known[peer])
+
+
 def down(end: End) -> Output:
-    if end.openers or end.role == PRIMARY:
+    """drbd_adm_down(): demotes, disconnects, detaches."""
+    if end.openers:
         return failed(end.pair.minor, -12)
-    if end.session:
-        end.lose(end.session, STANDALONE)
+    secondary(end)
+    leave(end)
     end.forget()
     return 0, "", ""
 
@@ -367,15 +380,16 @@ def drbdadm(process: Any, argv: "list[str]") -> Output:
             return 1, "", f"Can not open '{words[1]}': No such file or directory\n"
         words = words[2:]
     command, names = words[0], words[1:]
+    discard = "--discard-my-data" in names
     if command == "sh-nop":
         return 0, "", ""
     for end in [end for end in ends(host) if end.pair.name in names]:
         if command in ("adjust", "up"):
             status = locked(process, end, _adjust)
         elif command == "connect":
-            status = locked(process, end, _adjust) if end.up else (10, "", "not up")
+            status = locked(process, end, lambda end: connect(end, discard))
         elif command == "down":
-            status = down(end)
+            status = down(end) if end.up else (0, "", "")
         elif command == "disconnect":
             status = locked(process, end, disconnect)
         else:
@@ -385,14 +399,27 @@ def drbdadm(process: Any, argv: "list[str]") -> Output:
     return 0, "", ""
 
 
+def connect(end: End, discard: bool) -> Output:
+    """drbd_adm_connect(), with protocol A, two-primaries no."""
+    if not end.up:
+        return 10, "", f"{end.pair.name}: Failure: (158) Unknown resource\n"
+    if end.conn != STANDALONE:
+        return 10, "", f"{end.pair.name}: Failure: (102) Local address(port) already in use.\n"
+    if discard and end.role == PRIMARY:
+        return 10, "", f"{end.pair.name}: Failure: (123) --discard-my-data not allowed when primary.\n"
+    end.discard = discard
+    end.connect("A", False)
+    return 0, "", ""
+
+
 def _adjust(end: End) -> Output:
     """The file says: attached, connected, protocol A, two-primaries no."""
     if not end.up:
         end.up = True
         end.attach()
     if end.conn == STANDALONE:
-        end.connect("A", False)
-    elif (end.protocol, end.two) != ("A", False):
+        return connect(end, False)
+    if (end.protocol, end.two) != ("A", False):
         return change_options(end, "A", False)
     return 0, "", ""
 
