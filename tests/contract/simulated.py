@@ -43,6 +43,16 @@ class SimulatedWorld(World):
         self.simulation.link.slow = False
         self.simulation.link.heal()
 
+    def replug_link(self) -> None:
+        self.simulation.link.heal()
+
+    def crash(self, host: Host) -> None:
+        assert isinstance(host, SimulatedHost)
+        self.simulation.power_off(host.host)
+        self.pause(1.0)
+        host.host.power = True  # without what the product does at boot
+        host.host.booted = self.now()
+
     def slow_link(self) -> None:
         self.simulation.link.slow = True
 

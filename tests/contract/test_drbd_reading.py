@@ -87,7 +87,10 @@ def test_generations_of_a_pair_in_sync(alice: Host, bob: Host) -> None:
     lines = [
         host.run(["drbdsetup", "show-gi", str(MINOR)]).stdout.split("\nflags")[0] for host in (alice, bob)
     ]
-    raw = [next(int(line.split(":")[0], 16) for line in text.splitlines() if line.count(":") > 4) for text in lines]
+    raw = [
+        next(int(line.split(":")[0], 16) for line in text.splitlines() if line.count(":") > 4)
+        for text in lines
+    ]
     assert raw == [before[0] | 1, before[0]]
     assert alice.do(verbs.generation, MINOR) == before[:2]
 

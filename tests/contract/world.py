@@ -58,7 +58,15 @@ class World(ABC):
 
     @abstractmethod
     def heal_link(self) -> None:
-        """As it was."""
+        """Carry packets again, at full speed."""
+
+    @abstractmethod
+    def replug_link(self) -> None:
+        """Carry packets again, as slow as it is."""
+
+    @abstractmethod
+    def crash(self, host: Host) -> None:
+        """Power cut; afterwards the host is on again, with the resource not up."""
 
     @abstractmethod
     def slow_link(self) -> None:
