@@ -447,6 +447,8 @@ def xl(process: Any, argv: "list[str]") -> Output:
 
         toolstack.destroy(process, found)
         return 0, "", ""
+    if command == "migrate" and host.find(rest[0]) is None:
+        return 1, "", f"{rest[0]} is an invalid domain identifier (rc=-6)\n"
     if command == "create" and "--dryrun" in rest:
         return 1, "", "not simulated\n"
     raise AssertionError(f"xl {command} isn't simulated")
