@@ -112,7 +112,9 @@ def lvcreate(args: list[str]) -> None:
 def lvremove(args: list[str]) -> None:
     state, name = lvm(), args[-1]
     if name not in state["volumes"]:
-        die(f"Failed to find logical volume {name}")
+        die(f'Failed to find logical volume "{name}"')
+    if state["volumes"][name].get("open"):
+        die(f"Logical volume {name} in use.")
     for host in load("drbd.json", {}).get(HOST, {}).values():
         if f"/dev/{name}" in (host["volume"], host["meta"]):
             die(f"Logical volume {name} in use.")
@@ -123,6 +125,8 @@ def lvremove(args: list[str]) -> None:
 
 def lvchange(args: list[str]) -> None:
     state, name = lvm(), args[-1]
+    if name not in state["volumes"]:
+        die(f'Failed to find logical volume "{name}"')
     tags = state["volumes"][name]["tags"]
     for at, word in enumerate(args):
         if word == "--addtag" and args[at + 1] not in tags:
@@ -252,6 +256,8 @@ def xl(args: list[str]) -> None:
         args
     )
     scope: dict[str, Any] = {}
+    if not Path(args[4]).exists():
+        die(f"Failed to read config file: {args[4]}: No such file or directory", 3)
     text = Path(args[4]).read_text() if args[4] != "/dev/null" else ""
     try:
         exec(text + "\n" + "\n".join(args[6:]) + "\n", scope)
