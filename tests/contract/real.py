@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import shlex
+import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
 
+import xenhelper
 from tests.lab import product
-from tests.lab.bare import ADDRESSES, MINOR, NOTES, PORT, VOLUME
+from tests.lab.bare import ADDRESSES, MINOR, NOTES, PORT, VM, VOLUME
 from tests.lab.host import Host as LabHost
 from tests.lab.lab import Lab
 from xenhelper.paths import PATH
 from xenhelper.run import Result
 
-from .world import Host, World
+from . import storeplay
+from .world import Host, Machine, World
 
 _DEVICE = f"/dev/drbd{MINOR}"
 _BLOCK = 4096
+_PLAYER = f"{NOTES}/storeplay.py"
+_PACKAGE = Path(xenhelper.__file__).parent
 
 
 class RealWorld(World):
@@ -57,13 +65,18 @@ class RealWorld(World):
         self.lab.shape_link(8, 10)
 
 
-class RealHost(Host):
-    """One of its hosts."""
+class RealMachine(Machine):
+    """A host of the lab."""
 
-    def __init__(self, world: RealWorld, host: LabHost) -> None:
-        self.world: RealWorld = world
+    def __init__(self, host: LabHost) -> None:
         self.host = host
         self.name = host.name
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def pause(self, seconds: float) -> None:
+        time.sleep(seconds)
 
     def run(self, argv: list[str], timeout: float = 60.0) -> Result:
         # the product's environment (xenhelper/run.py)
@@ -77,25 +90,38 @@ class RealHost(Host):
             raise FileNotFoundError(path)
         return done.out
 
+    def write_file(self, path: str, text: str) -> str:
+        self.host.write(path, text)
+        return path
+
     def size_of(self, path: str) -> int:
         return int(self.host.out(f"blockdev --getsize64 {shlex.quote(path)}"))
 
+    @cached_property
     def real_xl(self) -> str:
         return product.real_xl(self.host)
 
-    def open_device(self, writing: bool) -> str:
-        done = self.host.run(f": {'<>' if writing else '<'}{_DEVICE}", check=False)
-        return "" if done.ok else done.err.strip().rsplit(": ", 1)[-1]
-
     @contextmanager
-    def hold_open(self) -> Iterator[None]:
+    def holding(self, path: str) -> Iterator[None]:
         pid = self.host.out(
-            f"mkdir -p {NOTES}; rm -f {NOTES}/holder; "
-            f"setsid sh -c 'exec 3<>{_DEVICE}; echo $$ >{NOTES}/holder; exec sleep 600' >/dev/null 2>&1 </dev/null & "
+            f"mkdir -p {NOTES}; rm -f {NOTES}/holder; setsid sh -c "
+            f"'exec 3<{path}; echo $$ >{NOTES}/holder; exec sleep 600' >/dev/null 2>&1 </dev/null & "
             f"until [ -s {NOTES}/holder ]; do sleep 0.1; done; cat {NOTES}/holder"
         )
         yield
         self.host.run(f"kill {int(pid)}; while [ -d /proc/{int(pid)} ]; do sleep 0.1; done")
+
+
+class RealHost(RealMachine, Host):
+    """One of the two, with its resource."""
+
+    def __init__(self, world: RealWorld, host: LabHost) -> None:
+        super().__init__(host)
+        self.world: RealWorld = world
+
+    def open_device(self, writing: bool) -> str:
+        done = self.host.run(f": {'<>' if writing else '<'}{_DEVICE}", check=False)
+        return "" if done.ok else done.err.strip().rsplit(": ", 1)[-1]
 
     def write(self, block: int, number: int) -> None:
         self.host.run(
@@ -117,3 +143,29 @@ class RealHost(Host):
 
     def fence_calls(self) -> int:
         return len(self.host.read(f"{NOTES}/fence-calls").split())
+
+    def play(self, steps: str) -> str:
+        if not self.host.run(f"test -e {_PLAYER}", check=False).ok:
+            self._install_player()
+        return self.host.run(f"/usr/bin/python3 -IS {_PLAYER} {NOTES}", stdin=steps).out
+
+    def _install_player(self) -> None:
+        """The product isn't on this layer: its client and what that imports are copied there."""
+        with io.BytesIO() as packed:
+            with tarfile.open(fileobj=packed, mode="w") as archive:
+                archive.add(_PACKAGE, "xenhelper", filter=lambda i: None if "__pycache__" in i.name else i)
+            self.host.run(f"mkdir -p {NOTES} && tar -x -C {NOTES}", stdin=packed.getvalue())
+        self.host.put(Path(storeplay.__file__), _PLAYER)
+
+    def create(self) -> int:
+        return self.host.run(f"{self.real_xl} create /etc/xen/{VM}.cfg", 300, check=False).status
+
+    def migrate(self, name: str, to: Host) -> int:
+        done = product.migrate(self.host, to.name, name, self.real_xl, check=False)
+        return done.status
+
+    def fail_scripts(self) -> None:
+        self.host.run(f"mkdir -p {NOTES}; touch {NOTES}/script-fails")
+
+    def script_calls(self) -> list[str]:
+        return self.host.read(f"{NOTES}/script-calls").splitlines()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from tests.lab.bare import MINOR, RESOURCE, VM
-from tests.sim import shims, tools, world
+from tests.sim import shims, store, tools, world
 from tests.sim.drbd import End
 from tests.sim.kernel import Process
 from tests.sim.world import World as Simulation
 from xenhelper.run import Result
 
+from . import storeplay
 from .world import Host, World
 
 
@@ -26,7 +28,10 @@ class SimulatedWorld(World):
         self.pair = self.simulation.pairs[RESOURCE]
         self.fencing: dict[str, int] = {}
         self.fence_calls: list[str] = []
+        self.failing: set[str] = set()
+        self.script_calls: list[tuple[str, str]] = []
         self.simulation.fence_peer = self._fence_peer  # type: ignore[method-assign]
+        self.simulation.block_script = self._block_script  # type: ignore[method-assign]
         self.alice, self.bob = (SimulatedHost(self, name) for name in world.HOSTS)
         self.wait_in_sync()
 
@@ -62,6 +67,28 @@ class SimulatedWorld(World):
         status = self.fencing.get(name, 1)
         self.simulation.loop.at(0.05, done, status, end.meetings, end.incarnation)
 
+    def _block_script(self, parent: Process, host: Any, command: str, base: str) -> Process:
+        """What bare.SCRIPT does on a real host."""
+        script = Process(self.simulation, host, f"block {command}", lambda: self._script(host, command, base))
+        script.parent = parent
+        return script.start(0.03)
+
+    def _script(self, host: Any, command: str, base: str) -> int:
+        domain = host.domains[int(base.split("/")[2])]
+        self.script_calls.append((host.name, f"{command} {host.store.get(base + '/params')} {domain.name}"))
+        if command == "remove":
+            for _ in range(10):
+                if shims.sim_run(["drbdsetup", "secondary", str(MINOR)], 60.0, ok=None).status == 0:
+                    return 0
+                self.simulation.loop.current.block(1.0)
+            return 1
+        if host.name in self.failing:
+            return 1
+        if shims.sim_run(["drbdsetup", "primary", str(MINOR)], 60.0, ok=None).status != 0:
+            return 1
+        host.store.put(f"{base}/physical-device", f"93:{MINOR:x}")
+        return 0
+
 
 class SimulatedHost(Host):
     """One of its hosts."""
@@ -93,6 +120,7 @@ class SimulatedHost(Host):
     def size_of(self, path: str) -> int:
         raise NotImplementedError("tests/sim has no LVM; test_lvm.py uses the hosts of tests/unit/fakes")
 
+    @property
     def real_xl(self) -> str:
         return tools.XL
 
@@ -108,8 +136,13 @@ class SimulatedHost(Host):
 
         return str(self.process("open", attempt))
 
+    def write_file(self, path: str, text: str) -> str:
+        self.host.files.put(path, text.encode())
+        return path
+
     @contextmanager
-    def hold_open(self) -> Iterator[None]:
+    def holding(self, path: str) -> Iterator[None]:
+        assert path == f"/dev/drbd{MINOR}", "tests/sim has no other device"
         device = shims.Device(self.end)
         yield
         device.close()
@@ -131,3 +164,23 @@ class SimulatedHost(Host):
 
     def fence_calls(self) -> int:
         return self.world.fence_calls.count(self.name)
+
+    def play(self, steps: str) -> str:
+        results = self.process("play", lambda: storeplay.play(json.loads(steps), store.Client))
+        return json.dumps(results)
+
+    def create(self) -> int:
+        return int(self.xl("create", VM))
+
+    def migrate(self, name: str, to: Host) -> int:
+        return int(self.xl("migrate", name, to.name))
+
+    def xl(self, *words: str) -> Any:
+        simulation = self.world.simulation
+        return self.process("xl", lambda: simulation.exec_xl(simulation.loop.current, list(words)), 600.0)
+
+    def fail_scripts(self) -> None:
+        self.world.failing.add(self.name)
+
+    def script_calls(self) -> list[str]:
+        return [call for host, call in self.world.script_calls if host == self.name]

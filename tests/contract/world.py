@@ -8,6 +8,7 @@ output and exit status.
 from __future__ import annotations
 
 import io
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -17,7 +18,7 @@ from unittest import mock
 import pytest
 
 from tests.lab.bare import MINOR, RESOURCE, VM
-from xenhelper import volumes
+from xenhelper import destination, volumes
 from xenhelper.drbd import barrier, bringup, events, show, verbs
 from xenhelper.errors import CommandFailed
 from xenhelper.run import Result
@@ -25,17 +26,17 @@ from xenhelper.xen import description, domains, vmconfig
 
 T = TypeVar("T")
 # modules of the product that start programs, read files or wait
-_PORTS = (barrier, description, domains, events, show, verbs, vmconfig, volumes)
+_PORTS = (barrier, description, destination, domains, events, show, verbs, vmconfig, volumes)
 # seconds for what a pair of emulated hosts needs a while for
 LONG = 90.0
 
 
 class Clock:
-    """The product's ``time`` in a world."""
+    """The product's ``time`` on a machine."""
 
-    def __init__(self, world: World) -> None:
-        self.monotonic = world.now
-        self.sleep = world.pause
+    def __init__(self, machine: Machine) -> None:
+        self.monotonic = machine.now
+        self.sleep = machine.pause
 
 
 class World(ABC):
@@ -105,13 +106,10 @@ class World(ABC):
         self.wait_apart()
 
 
-class Host(ABC):
-    """One host of a world."""
+class Machine(ABC):
+    """Where the product's commands run."""
 
-    world: World
     name: str
-
-    # -- what a world implements --------------------------------------------------------
 
     @abstractmethod
     def run(self, argv: list[str], timeout: float = 60.0) -> Result:
@@ -122,42 +120,29 @@ class Host(ABC):
         """A file's text. Raises FileNotFoundError."""
 
     @abstractmethod
+    def write_file(self, path: str, text: str) -> str:
+        """Make a file below /etc/xen; the path by which commands reach it."""
+
+    @abstractmethod
     def size_of(self, path: str) -> int:
         """Bytes of a block device."""
 
+    @abstractmethod
+    def holding(self, path: str) -> AbstractContextManager[None]:
+        """Somebody has this block device open meanwhile."""
+
+    @property
     @abstractmethod
     def real_xl(self) -> str:
         """Xen's own xl."""
 
     @abstractmethod
-    def open_device(self, writing: bool) -> str:
-        """Open the resource's device and close it again: '' or what the kernel says."""
+    def now(self) -> float:
+        """Seconds that only grow."""
 
     @abstractmethod
-    def hold_open(self) -> AbstractContextManager[None]:
-        """Somebody has the device open meanwhile."""
-
-    @abstractmethod
-    def write(self, block: int, number: int) -> None:
-        """The application writes a block (0 to 7); returns once it is acknowledged."""
-
-    @abstractmethod
-    def burst(self) -> None:
-        """Many acknowledged writes to other blocks, which a slow link needs seconds for."""
-
-    @abstractmethod
-    def on_disk(self, block: int) -> int:
-        """The number that the volume under DRBD holds there, 0 for none."""
-
-    @abstractmethod
-    def answer_fencing(self, status: int) -> None:
-        """From here on the fence-peer handler ends so (1, broken, unless told)."""
-
-    @abstractmethod
-    def fence_calls(self) -> int:
-        """How often DRBD has called it."""
-
-    # -- what follows from it -----------------------------------------------------------
+    def pause(self, seconds: float) -> None:
+        """Let time pass."""
 
     def do(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
         """A function of the product, on this host. Raises what it raises."""
@@ -185,14 +170,87 @@ class Host(ABC):
             return io.StringIO(self.read_file(path))
 
         with ExitStack() as stack:
+            ports = {
+                "run": run,
+                "time": Clock(self),
+                "size_of": self.size_of,
+                "real_xl": lambda: self.real_xl,
+            }
             for module in _PORTS:
-                for name, value in (
-                    ("run", run), ("time", Clock(self.world)), ("size_of", self.size_of), ("real_xl", self.real_xl)
-                ):  # fmt: skip
+                for name, value in ports.items():
                     if name in vars(module):
                         stack.enter_context(mock.patch.object(module, name, value))
             stack.enter_context(mock.patch.object(barrier, "open", read, create=True))
             yield
+
+
+class Host(Machine):
+    """One of the two hosts of a world."""
+
+    world: World
+
+    def now(self) -> float:
+        return self.world.now()
+
+    def pause(self, seconds: float) -> None:
+        self.world.pause(seconds)
+
+    # -- what a world implements --------------------------------------------------------
+
+    @abstractmethod
+    def open_device(self, writing: bool) -> str:
+        """Open the resource's device and close it again: '' or what the kernel says."""
+
+    @abstractmethod
+    def write(self, block: int, number: int) -> None:
+        """The application writes a block (0 to 7); returns once it is acknowledged."""
+
+    @abstractmethod
+    def burst(self) -> None:
+        """Many acknowledged writes to other blocks, which a slow link needs seconds for."""
+
+    @abstractmethod
+    def on_disk(self, block: int) -> int:
+        """The number that the volume under DRBD holds there, 0 for none."""
+
+    @abstractmethod
+    def answer_fencing(self, status: int) -> None:
+        """From here on the fence-peer handler ends so (1, broken, unless told)."""
+
+    @abstractmethod
+    def fence_calls(self) -> int:
+        """How often DRBD has called it."""
+
+    @abstractmethod
+    def play(self, steps: str) -> str:
+        """The results of these steps on xenstore (storeplay.py), both as JSON."""
+
+    @abstractmethod
+    def create(self) -> int:
+        """``xl create`` of web1, whose disk our block script serves; xl's exit status."""
+
+    @abstractmethod
+    def migrate(self, name: str, to: Host) -> int:
+        """``xl migrate``; its exit status."""
+
+    @abstractmethod
+    def fail_scripts(self) -> None:
+        """From here on the block script's ``add`` fails."""
+
+    @abstractmethod
+    def script_calls(self) -> list[str]:
+        """``add|remove PARAMS NAME`` of each call of the block script, in order."""
+
+    # -- what follows from it -----------------------------------------------------------
+
+    def steps(self, *steps: list[Any]) -> list[Any]:
+        """Steps on xenstore: ``[connection, method, arguments…]`` each; what each returned."""
+        results: list[Any] = json.loads(self.play(json.dumps(steps)))
+        return results
+
+    def hold_open(self) -> AbstractContextManager[None]:
+        """Somebody has the resource's device open meanwhile."""
+        return self.holding(f"/dev/drbd{MINOR}")
 
     def adm(self, *words: str) -> Result:
         """``drbdadm`` as the product calls it, with only the VM's file in view."""

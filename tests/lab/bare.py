@@ -36,7 +36,8 @@ SCRIPT = f"""\
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 mkdir -p {NOTES}
 domid=$(xenstore-read "$XENBUS_PATH/frontend-id")
-echo "$1 $(xenstore-read "$XENBUS_PATH/params") $(xenstore-read "/local/domain/$domid/name")" >> {NOTES}/script-calls
+name=$(xenstore-read "/local/domain/$domid/name")
+echo "$1 $(xenstore-read "$XENBUS_PATH/params") $name" >> {NOTES}/script-calls
 if [ "$1" = remove ]; then
     for _ in 1 2 3 4 5 6 7 8 9 10; do
         drbdsetup secondary {MINOR} && exit 0
