@@ -61,8 +61,8 @@ class RealWorld(World):
         host.host.power_on()
 
     def slow_link(self) -> None:
-        # a queue of 2 s, below DRBD's ping time-out; a burst takes 3
-        self.lab.shape_link(8, 10)
+        # a queue of 2 s, below DRBD's ping time-out of 3; a burst takes 6
+        self.lab.shape_link(4, 10)
 
 
 class RealMachine(Machine):

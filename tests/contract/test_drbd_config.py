@@ -92,9 +92,10 @@ def test_adjust_brings_up_what_is_down(world: World, bob: Host) -> None:
     world.wait_in_sync()
 
 
-def test_down_demotes_what_nobody_uses(alice: Host) -> None:
+def test_down_demotes_what_nobody_uses(world: World, alice: Host) -> None:
     alice.promote()
-    assert alice.run(["drbdsetup", "down", RESOURCE]).status == 0
+    # udev looks at what was just promoted, and holds it for a moment
+    world.until(lambda: alice.run(["drbdsetup", "down", RESOURCE]).status == 0, "the resource to go down")
     assert alice.state_or_none() is None
 
 

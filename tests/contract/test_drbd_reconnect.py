@@ -19,15 +19,6 @@ def alone(world: World, *hosts: Host) -> None:
         host.promote()
 
 
-def stay_apart(world: World) -> None:
-    """Until a side has given up; no side may connect."""
-    world.until(
-        lambda: any(host.state().connection == "StandAlone" for host in world.hosts), "a side to give up"
-    )
-    world.pause(3.0)
-    assert not any(host.state().connected for host in world.hosts)
-
-
 @pytest.mark.contract_core
 def test_the_side_that_went_on_is_the_source(world: World, alice: Host, bob: Host) -> None:
     alice.answer_fencing(4)
@@ -84,7 +75,7 @@ def test_writes_on_both_sides_are_a_split_brain(world: World, alice: Host, bob: 
     mine, theirs = alice.generations(), bob.generations()
     assert mine[0] != theirs[0] and mine[1] == theirs[1] != 0
     world.heal_link()
-    stay_apart(world)
+    world.stay_apart()
     # nothing is discarded by machine
     assert (alice.on_disk(1), alice.on_disk(2)) == (31, 0)
     assert (bob.on_disk(1), bob.on_disk(2)) == (0, 32)
@@ -98,7 +89,7 @@ def test_giving_up_one_side_ends_it(world: World, alice: Host, bob: Host) -> Non
     bob.write(2, 42)
     bob.demote()  # alice goes on
     world.heal_link()
-    stay_apart(world)
+    world.stay_apart()
     if bob.state().connection != "StandAlone":
         assert bob.adm("disconnect", RESOURCE).status == 0
     assert bob.adm("connect", "--discard-my-data", RESOURCE).status == 0
@@ -139,7 +130,7 @@ def test_a_primary_never_gives_way(world: World, alice: Host, bob: Host) -> None
     bob.write(2, 62)
     bob.demote()
     world.heal_link()
-    stay_apart(world)
+    world.stay_apart()
     assert (alice.on_disk(2), bob.on_disk(2)) == (0, 62)
 
 
@@ -147,7 +138,7 @@ def test_a_primary_never_gives_way(world: World, alice: Host, bob: Host) -> None
 def test_two_primaries_never_meet(world: World, alice: Host, bob: Host) -> None:
     alone(world, alice, bob)
     world.heal_link()
-    stay_apart(world)
+    world.stay_apart()
     assert {alice.state().role, bob.state().role} == {"Primary"}
 
 

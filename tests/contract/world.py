@@ -100,6 +100,14 @@ class World(ABC):
         """Until both have noticed that the link is gone."""
         self.until(lambda: not any(host.state().connected for host in self.hosts), "the loss to be noticed")
 
+    def stay_apart(self) -> None:
+        """Until a side has given up connecting; they don't meet after that either."""
+        self.until(
+            lambda: any(host.state().connection == "StandAlone" for host in self.hosts), "a side to give up"
+        )
+        self.pause(3.0)
+        assert not any(host.state().connected for host in self.hosts)
+
     def lose_link(self) -> None:
         """Cut the link and wait until both have noticed."""
         self.cut_link()
