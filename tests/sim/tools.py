@@ -305,8 +305,8 @@ def events2(host: Any, names: "list[str]") -> Output:
         name, minor = end.pair.name, end.pair.minor
         head = f"name:{name}"
         lines.append(f"exists resource {head} role:{end.role} suspended:no write-ordering:flush")
-        peer = f"{head} peer-node-id:0 conn-name:peer"
-        if end.conn != STANDALONE or end.protocol:
+        peer = f"{head} peer-node-id:0" + (" conn-name:peer" if end.conn != STANDALONE else "")
+        if end.conn != STANDALONE:
             lines.append(f"exists connection {peer} connection:{end.conn} role:{end.peer_role} congested:no")
         else:
             lines.append(f"exists connection {peer} connection:StandAlone role:Unknown congested:no")
@@ -321,6 +321,21 @@ def events2(host: Any, names: "list[str]") -> Output:
             f" resync-suspended:no received:0 sent:0 out-of-sync:{4 * len(end.oos)} pending:0 unacked:0"
         )
     return 0, "\n".join([*lines, "exists -", ""]), ""
+
+
+def proc_drbd(host: Any) -> str:
+    """/proc/drbd, which calls a connection that isn't there yet WFConnection."""
+    text = "version: 8.4.11 (api:1/proto:86-101)\nsrcversion: 637677C4EAFCF5D1D5446B0 \n\n"
+    for end in ends(host):
+        if end.up:
+            conn = end.sync or ("WFConnection" if end.conn == CONNECTING else end.conn)
+            text += (
+                f"{end.pair.minor}: cs:{conn} ro:{end.role}/{end.peer_role}"
+                f" ds:{DISK[end.disk]}/{DISK[end.pdsk]} {end.protocol or ' '} r-----\n"
+                f"    ns:0 nr:0 dw:0 dr:0 al:0 bm:0 lo:{end.lower + end.local_io} pe:0 ua:0 ap:{end.upper}"
+                f" ep:1 wo:f oos:{4 * len(end.oos)}\n"
+            )
+    return text
 
 
 def show(host: Any, names: "list[str]") -> Output:
