@@ -46,8 +46,11 @@ class FakedMachine(Machine):
     def write_file(self, path: str, text: str) -> str:
         return str(self.hosts.write(self.name, path, text))
 
+    def path(self, path: str) -> str:
+        return str(self.hosts.folder / self.name / path.lstrip("/"))
+
     def size_of(self, path: str) -> int:
-        return (self.hosts.folder / self.name / path.lstrip("/")).stat().st_size
+        return Path(self.path(path)).stat().st_size
 
     @contextmanager
     def holding(self, path: str) -> Iterator[None]:

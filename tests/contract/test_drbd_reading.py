@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.lab.bare import ADDRESSES, META, MINOR, PORT, RESOURCE, SIZE_MIB, VOLUME
-from xenhelper.drbd import barrier, events, show, verbs
+from xenhelper.drbd import barrier, events, proc, show, verbs
 
 from .world import Host, World
+
+CAPTURED = Path(__file__).parents[1] / "unit" / "captured"
 
 
 @pytest.mark.contract_core
@@ -23,12 +27,48 @@ def test_events_of_a_pair_in_sync(alice: Host, bob: Host) -> None:
         assert state.done_percent is None
 
 
-def test_events_are_one_line_per_object_and_a_closing_one(alice: Host) -> None:
-    result = alice.run(["drbdsetup", "events2", "--now", "--statistics", RESOURCE])
-    *lines, last = result.stdout.splitlines()
-    assert [line.split()[1] for line in lines] == ["resource", "connection", "device", "peer-device"]
-    assert all(line.startswith("exists ") and f" name:{RESOURCE} " in line for line in lines)
-    assert (last, result.status, result.stderr) == ("exists -", 0, "")
+EVENTS = ["drbdsetup", "events2", "--now", "--statistics", RESOURCE]
+
+
+def captured(name: str) -> str:
+    """Real output (tests/unit/captured), of this resource only."""
+    lines = (CAPTURED / f"{name}.txt").read_text().splitlines(keepends=True)
+    return "".join(line for line in lines if f"name:{RESOURCE} " in line or line == "exists -\n")
+
+
+def shape(text: str) -> list[list[str]]:
+    """Each line's words, of ``key:value`` the key."""
+    return [[word.split(":")[0] for word in line.split()] for line in text.splitlines()]
+
+
+def test_events_have_the_captured_shape(alice: Host, bob: Host) -> None:
+    result = alice.run(EVENTS)
+    assert shape(result.stdout) == shape(captured("events2-now-statistics-connected-idle-alice"))
+    assert (result.status, result.stderr) == (0, "")
+    bob.adm("disconnect", RESOURCE)
+    assert shape(bob.run(EVENTS).stdout) == shape(captured("events2-now-statistics-standalone-at-bob-bob"))
+
+
+@pytest.mark.contract_core
+def test_proc_drbd_follows_a_connection(world: World, alice: Host, bob: Host) -> None:
+    def seen(host: Host) -> tuple[str, str, str, str, str, bool]:
+        version, states = host.do(proc.read)
+        assert version.startswith("8.4.")
+        state = states[MINOR]
+        return (
+            state.connection, state.role, state.peer_role, state.disk, state.peer_disk, state.talks
+        )  # fmt: skip
+
+    alice.promote()
+    assert seen(alice) == ("Connected", "Primary", "Secondary", "UpToDate", "UpToDate", True)
+    assert bob.adm("disconnect", RESOURCE).status == 0
+    assert seen(bob) == ("StandAlone", "Secondary", "Unknown", "Outdated", "DUnknown", False)
+    world.until(
+        lambda: seen(alice) == ("WFConnection", "Primary", "Unknown", "UpToDate", "Outdated", False),
+        "alice to wait for bob",
+    )
+    bob.adm("down", RESOURCE)
+    assert MINOR not in bob.do(proc.read)[1]
 
 
 @pytest.mark.contract_core

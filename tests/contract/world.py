@@ -19,14 +19,14 @@ import pytest
 
 from tests.lab.bare import MINOR, RESOURCE, VM
 from xenhelper import destination, volumes
-from xenhelper.drbd import barrier, bringup, events, show, verbs
+from xenhelper.drbd import adm, barrier, bringup, events, proc, show, verbs
 from xenhelper.errors import CommandFailed
 from xenhelper.run import Result
 from xenhelper.xen import description, domains, vmconfig
 
 T = TypeVar("T")
 # modules of the product that start programs, read files or wait
-_PORTS = (barrier, description, destination, domains, events, show, verbs, vmconfig, volumes)
+_PORTS = (adm, barrier, description, destination, domains, events, show, verbs, vmconfig, volumes)
 # seconds for what a pair of emulated hosts needs a while for
 LONG = 90.0
 
@@ -129,7 +129,11 @@ class Machine(ABC):
 
     @abstractmethod
     def write_file(self, path: str, text: str) -> str:
-        """Make a file below /etc/xen; the path by which commands reach it."""
+        """Make a configuration file; the path by which commands reach it."""
+
+    def path(self, path: str) -> str:
+        """The path by which commands reach a file of this machine."""
+        return path
 
     @abstractmethod
     def size_of(self, path: str) -> int:
@@ -188,7 +192,8 @@ class Machine(ABC):
                 for name, value in ports.items():
                     if name in vars(module):
                         stack.enter_context(mock.patch.object(module, name, value))
-            stack.enter_context(mock.patch.object(barrier, "open", read, create=True))
+            for module in (barrier, proc):
+                stack.enter_context(mock.patch.object(module, "open", read, create=True))
             yield
 
 
