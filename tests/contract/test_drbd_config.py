@@ -47,7 +47,6 @@ def test_two_secondaries_part_as_they_are(world: World, alice: Host, bob: Host) 
     assert alice.generations() == bob.generations() == before
 
 
-@pytest.mark.contract_core
 def test_connect_and_disconnect_twice_are_10(alice: Host) -> None:
     assert alice.adm("connect", RESOURCE).status == 10
     assert alice.state().in_sync
@@ -72,7 +71,6 @@ def test_adjust_closes_a_window(world: World, alice: Host, bob: Host) -> None:
     world.until(lambda: bob.net() == ("A", False), "bob to follow")
 
 
-@pytest.mark.contract_core
 def test_down_and_up_again(world: World, alice: Host, bob: Host) -> None:
     before = alice.generations()
     assert alice.adm("down", RESOURCE).status == 0

@@ -77,7 +77,6 @@ def test_volumes_beneath_a_resource_are_in_use(machine: Machine) -> None:
     assert machine.do(volumes.volumes) == []
 
 
-@pytest.mark.contract_core
 def test_what_is_not_there_has_the_statuses_of_the_kernel(machine: Machine) -> None:
     assert machine.run(["drbdsetup", "down", "nosuch"]).status == 0
     for command in ("primary", "secondary"):

@@ -142,7 +142,6 @@ def test_two_primaries_never_meet(world: World, alice: Host, bob: Host) -> None:
     assert {alice.state().role, bob.state().role} == {"Primary"}
 
 
-@pytest.mark.contract_core
 def test_a_link_lost_with_both_primary_is_a_split_brain_without_a_write(
     world: World, alice: Host, bob: Host
 ) -> None:

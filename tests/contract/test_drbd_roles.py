@@ -11,7 +11,6 @@ from xenhelper.errors import XenhelperError
 from .world import Host, World
 
 
-@pytest.mark.contract_core
 def test_roles_are_seen_on_both_sides(world: World, alice: Host, bob: Host) -> None:
     alice.promote()
     assert (alice.state().role, bob.state().peer_role) == ("Primary", "Primary")
@@ -88,7 +87,6 @@ def test_outdate_does_nothing_while_connected(alice: Host) -> None:
     assert alice.state().disk == "UpToDate"
 
 
-@pytest.mark.contract_core
 def test_an_outdated_disk_is_not_promoted(world: World, alice: Host) -> None:
     world.lose_link()
     alice.answer_fencing(4)

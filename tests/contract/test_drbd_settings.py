@@ -10,7 +10,6 @@ from xenhelper.errors import CommandFailed, XenhelperError
 from .world import Host, World
 
 
-@pytest.mark.contract_core
 def test_either_side_sets_both(world: World, alice: Host, bob: Host) -> None:
     for one, other in ((alice, bob), (bob, alice)):
         one.set_net("C", False)

@@ -12,7 +12,6 @@ from .world import Host, World
 SUMMARY = f"/sys/kernel/debug/drbd/resources/{RESOURCE}/in_flight_summary"
 
 
-@pytest.mark.contract_core
 def test_a_write_at_c_is_on_both_disks_once_acknowledged(alice: Host, bob: Host) -> None:
     alice.promote()
     alice.set_net("C", False)

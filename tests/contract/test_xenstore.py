@@ -52,7 +52,6 @@ def test_values_are_one_printable_line(alice: Host) -> None:
     assert found[1] == "two lines, na?ve"
 
 
-@pytest.mark.contract_core
 def test_several_values_are_written_as_one(alice: Host) -> None:
     values = {"contract/a": "1", f"{HOME}/contract/b": "2"}
     found = alice.steps(

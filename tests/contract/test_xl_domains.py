@@ -28,7 +28,6 @@ def started(host: Host) -> domains.Domain:
     return domain
 
 
-@pytest.mark.contract_core
 def test_a_host_without_guests(alice: Host) -> None:
     assert alice.do(domains.listing) == []
     with pytest.raises(Refused, match="no running domain"):
@@ -85,7 +84,6 @@ def test_a_second_create_leaves_the_first_alone(alice: Host) -> None:
     assert alice.state().role == "Primary"
 
 
-@pytest.mark.contract_core
 def test_an_add_that_fails_fails_the_create(world: World, alice: Host) -> None:
     alice.fail_scripts()
     assert alice.create() == 3

@@ -30,7 +30,6 @@ def fails(machine: Machine, path: str) -> vmconfig.DryRunFailed:
     return caught.value
 
 
-@pytest.mark.contract_core
 def test_disks_as_xl_reads_them(machine: Machine) -> None:
     parsed = read(machine, CONFIG)
     assert (parsed.name, parsed.guest_type, parsed.bridges) == ("web1", "pvh", ("xenbr0",))
@@ -48,7 +47,6 @@ def test_the_last_disk_line_wins(machine: Machine) -> None:
     assert (disk["pdev_path"], disk["script"], disk["vdev"]) == ("web1-xvda", "block-xenhelper", "xvda")
 
 
-@pytest.mark.contract_core
 def test_the_command_line_wins_over_the_file(machine: Machine) -> None:
     parsed = read(machine, CONFIG, vmconfig.override([REPLICATED]))
     assert [disk["pdev_path"] for disk in parsed.disks] == ["web1-xvda"]
