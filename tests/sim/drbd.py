@@ -116,6 +116,7 @@ class End:
         self.request: "list[Any] | None" = None
         self.adm: Any = None
         self.fencing = False
+        self.discard = False
         self.incarnation = getattr(self, "incarnation", 0) + 1
 
     # -- state -----------------------------------------------------------------------
@@ -280,8 +281,9 @@ class End:
 
     # -- losing the peer -------------------------------------------------------------
 
-    def lose(self, session: int, to: str) -> None:
-        """This side's connection of that session ends."""
+    def lose(self, session: int, to: str, pdsk: int = DUNKNOWN) -> None:
+        """This side's connection of that session ends; ``pdsk`` is what is known of the
+        peer's disk after a goodbye."""
         if session != self.session or not session:
             return
         self.session = 0
@@ -294,7 +296,7 @@ class End:
         self.conn = to
         self.peer_role = "Unknown"
         if self.pdsk > DUNKNOWN or self.pdsk < INCONSISTENT:
-            self.pdsk = DUNKNOWN
+            self.pdsk = pdsk
         if to == STANDALONE:
             self.protocol, self.two = "", False
         gone = (
@@ -331,7 +333,7 @@ class End:
             return self.pdsk <= OUTDATED
         if status == 3:
             self.pdsk = INCONSISTENT
-        elif status == 4 or (status == 5 and self.disk == UPTODATE):
+        elif status in (4, 7) or (status == 5 and self.disk == UPTODATE):
             self.pdsk = OUTDATED
         elif status == 6 and self.role == SECONDARY:
             self.disk = OUTDATED
@@ -479,6 +481,7 @@ class Pair:
             end.session = self.session
             end.meetings += 1
             end.conn = CONNECTED
+            end.discard = False
             end.peer_role = end.peer.role
         self.world.trace(one.host, f"drbd {self.name}: connected ({verdict}, {why})")
         if verdict == 0:
@@ -511,6 +514,8 @@ class Pair:
             verdict = (2 if full else 1) * (1 if one.disk > INCONSISTENT else -1)
         if abs(verdict) == 100:
             solved = self._split_brain(one, two) if verdict == 100 else 0
+            if not solved and one.discard != two.discard:
+                solved = -1 if one.discard else 1
             if not solved:
                 self.world.promises.split_brain(self)
                 for end in self.ends:

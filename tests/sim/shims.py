@@ -348,6 +348,8 @@ def _content(process: Process, path: str) -> bytes:
     host = process.host
     if path.startswith("/sys/hypervisor/version/"):
         return b"4\n" if path.endswith("major") else b"20\n"
+    if path == "/proc/drbd":
+        return tools.proc_drbd(host).encode()
     if path == "/sys/module/drbd/version":
         return b"8.4.11\n"
     if path.startswith("/sys/kernel/debug/drbd/resources/"):

@@ -23,14 +23,23 @@ class Store:
 
     def put(self, path: str, value: str) -> None:
         path = self.full(path)
+        above = path.rpartition("/")[0]
+        while above and above not in self.values:  # a folder is a value, too
+            self.values[above] = ""
+            above = above.rpartition("/")[0]
         self.values[path] = value
         self.fire(path)
 
     def drop(self, path: str) -> None:
         path = self.full(path)
-        for name in [name for name in self.values if name == path or name.startswith(path + "/")]:
+        gone = [name for name in self.values if name == path or name.startswith(path + "/")]
+        for name in gone:
             del self.values[name]
-        self.fire(path)
+        if gone:
+            self.fire(path)
+            for watched, token, client in self.watches:
+                if self.full(watched).startswith(path + "/"):
+                    client.hear(watched, token)
 
     def list(self, path: str) -> "list[str]":
         prefix = self.full(path) + "/"
@@ -39,9 +48,10 @@ class Store:
 
     def fire(self, path: str) -> None:
         for watched, token, client in self.watches:
-            if path == watched or path.startswith(watched + "/"):
-                client.events.append((path, token))
-                client.poke()
+            full = self.full(watched)
+            if path == full or path.startswith(full + "/"):
+                # told as the watch was named: relative or not
+                client.hear(watched + path[len(full) :], token)
 
 
 class Client:
@@ -90,7 +100,7 @@ class Client:
 
     def watch(self, path: str, token: str) -> None:
         self._call("watch")
-        self.store.watches.append((Store.full(path), token, self))
+        self.store.watches.append((path, token, self))
         self.events.append((path, token))
 
     def next_event(self, timeout: float) -> "tuple[str, str] | None":
@@ -101,6 +111,7 @@ class Client:
             self.waiting = None
         return self.events.pop(0) if self.events else None
 
-    def poke(self) -> None:
+    def hear(self, path: str, token: str) -> None:
+        self.events.append((path, token))
         if self.waiting is not None and self.process.status is None:
             self.process.wake(self.waiting, "event")

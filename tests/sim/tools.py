@@ -28,6 +28,7 @@ from tests.sim.drbd import (
 Output = tuple[int, str, str]
 WAITS = ("primary", "resume-io")
 XL = "/usr/lib/xen-4.20/bin/xl"
+PING_TIMEOUT = 3.0  # seconds, as the product's resource files have it
 
 
 def ends(host: Any) -> "list[End]":
@@ -44,6 +45,16 @@ def failed(minor: int, code: int) -> Output:
     return status, "", f"{minor}: State change failed: ({code}) {SS.get(code, '?')}\n"
 
 
+def unknown_minor(minor: str) -> Output:
+    text = "Failure: (127) Device minor not allocated\nadditional info from kernel:\nunknown minor"
+    return 10, "", f"{minor}: {text}\n"
+
+
+def unknown_connection() -> Output:
+    text = "Failure: (162) Invalid configuration request\nadditional info from kernel:\nunknown connection"
+    return 10, "", f"??: {text}\n"
+
+
 def drbdsetup(process: Any, argv: "list[str]") -> Output:
     host = process.host
     command, rest = argv[1], argv[2:]
@@ -53,19 +64,19 @@ def drbdsetup(process: Any, argv: "list[str]") -> Output:
         return show(host, rest)
     if command in ("show-gi", "get-gi"):
         end = by_minor(host, rest[0])
-        if end is None or end.disk == DISKLESS:
-            return 10, "", f"{rest[0]}: Failure: (138) Device does not have a disk-config\n"
+        if end is None or not end.up:
+            return unknown_minor(rest[0])
+        if end.disk == DISKLESS:
+            return 1, "", "Device has no disk\n"
         return 0, generation(end), ""
     if command == "net-options":
         return net_options(process, rest)
     if command == "down":
         found = [end for end in ends(host) if end.pair.name == rest[0] and end.up]
-        if not found:
-            return 10, "", f"{rest[0]}: Failure: (158) Unknown resource\n"
-        return down(found[0])
+        return down(found[0]) if found else (0, "", "")
     end = by_minor(host, rest[0])
     if end is None or not end.up:
-        return 10, "", f"{rest[0]}: Failure: (127) Device minor not allocated\n"
+        return unknown_minor(rest[0])
     if command == "primary":
         return primary(process, end, "--force" in rest)
     if command == "secondary":
@@ -99,8 +110,8 @@ def secondary(end: End) -> Output:
 
 def outdate(end: End) -> Output:
     minor = end.pair.minor
-    if end.connected:
-        return failed(minor, -6)
+    if end.connected and end.disk >= OUTDATED:
+        return 0, "", ""  # sanitize_state(): Outdated vanishes on a connection
     if end.disk < OUTDATED:
         return failed(minor, -16)
     if end.role == PRIMARY:
@@ -145,12 +156,13 @@ def primary(process: Any, end: End, force: bool) -> Output:
                 continue
             if verdict == -1 and tries < 4:
                 tries = 3
-                process.block(0.6)
+                process.block(PING_TIMEOUT + 0.1)
                 continue
             break
         if incarnation != end.incarnation or verdict != 1:
             return failed(end.pair.minor, verdict or -7)
         end.role = PRIMARY
+        end.discard = False
         if (not end.connected or end.pdsk <= DISKLESS) and end.uuid[1] == 0:
             end.new_current()
         end.keep()
@@ -200,24 +212,36 @@ def resume_io(process: Any, end: End) -> Output:
 
 
 def disconnect(end: End) -> Output:
-    """A Secondary that leaves a Primary outdates itself first."""
-    peer = end.peer
-    if end.session:
-        outdates = end.role == SECONDARY and peer.role == PRIMARY and peer.session == end.session
-        end.lose(end.session, STANDALONE)
-        if outdates:
-            end.disk = OUTDATED
-            end.keep()
-    else:
-        end.conn, end.protocol, end.two = STANDALONE, "", False
+    """conn_try_disconnect(): where one side is Primary the other's disk is outdated first, by
+    agreement, so neither needs its handler."""
+    if end.conn == STANDALONE:
+        return unknown_connection()
+    leave(end)
     return 0, "", ""
 
 
+def leave(end: End) -> None:
+    peer, session = end.peer, end.session
+    if not session or peer.session != session or not end.pair.link.up:
+        if session:  # nobody to agree with: it goes as it is
+            end.lose(session, STANDALONE)
+        end.conn, end.protocol, end.two = STANDALONE, "", False
+        return
+    known = {end: DUNKNOWN, peer: DUNKNOWN}
+    for one, other in ((end, peer), (peer, end)):
+        if one.role == PRIMARY and other.role == SECONDARY:
+            other.disk = min(other.disk, OUTDATED)
+            known[one] = OUTDATED
+    end.lose(session, STANDALONE, known[end])
+    peer.lose(session, CONNECTING, known[peer])
+
+
 def down(end: End) -> Output:
-    if end.openers or end.role == PRIMARY:
+    """drbd_adm_down(): demotes, disconnects, detaches."""
+    if end.openers:
         return failed(end.pair.minor, -12)
-    if end.session:
-        end.lose(end.session, STANDALONE)
+    secondary(end)
+    leave(end)
     end.forget()
     return 0, "", ""
 
@@ -228,7 +252,7 @@ def net_options(process: Any, words: "list[str]") -> Output:
     host = process.host
     found = [end for end in ends(host) if end.up and addresses(end) == (local, remote)]
     if not found or found[0].conn == STANDALONE:
-        return 10, "", "??: Failure: (158) Unknown resource\n"
+        return unknown_connection()
     end = found[0]
     protocol = options.get("protocol", end.protocol)
     two = options.get("allow-two-primaries", "yes" if end.two else "no") == "yes"
@@ -237,14 +261,14 @@ def net_options(process: Any, words: "list[str]") -> Output:
 
 def change_options(end: End, protocol: str, two: bool) -> Output:
     if end.conn == STANDALONE:
-        return 10, "", "??: Failure: (158) Unknown resource\n"
+        return unknown_connection()
     if not two and end.role == PRIMARY and end.peer_role == PRIMARY:
         return (
             10,
             "",
             (
-                "??: Failure: (164) Can not clear allow_two_primaries as long as"
-                " there a primaries on both sides\n"
+                "??: Failure: (164) Can not clear allow_two_primaries as long as\n"
+                "there a primaries on both sides\n"
             ),
         )
     if two and protocol != "C":
@@ -276,15 +300,13 @@ def generation(end: End) -> str:
 
 def events2(host: Any, names: "list[str]") -> Output:
     shown = [end for end in ends(host) if end.up and (not names or end.pair.name in names)]
-    if names and not shown:
-        return 10, "", ""
     lines = []
     for end in shown:
         name, minor = end.pair.name, end.pair.minor
         head = f"name:{name}"
         lines.append(f"exists resource {head} role:{end.role} suspended:no write-ordering:flush")
-        peer = f"{head} peer-node-id:0 conn-name:peer"
-        if end.conn != STANDALONE or end.protocol:
+        peer = f"{head} peer-node-id:0" + (" conn-name:peer" if end.conn != STANDALONE else "")
+        if end.conn != STANDALONE:
             lines.append(f"exists connection {peer} connection:{end.conn} role:{end.peer_role} congested:no")
         else:
             lines.append(f"exists connection {peer} connection:StandAlone role:Unknown congested:no")
@@ -301,10 +323,25 @@ def events2(host: Any, names: "list[str]") -> Output:
     return 0, "\n".join([*lines, "exists -", ""]), ""
 
 
+def proc_drbd(host: Any) -> str:
+    """/proc/drbd, which calls a connection that isn't there yet WFConnection."""
+    text = "version: 8.4.11 (api:1/proto:86-101)\nsrcversion: 637677C4EAFCF5D1D5446B0 \n\n"
+    for end in ends(host):
+        if end.up:
+            conn = end.sync or ("WFConnection" if end.conn == CONNECTING else end.conn)
+            text += (
+                f"{end.pair.minor}: cs:{conn} ro:{end.role}/{end.peer_role}"
+                f" ds:{DISK[end.disk]}/{DISK[end.pdsk]} {end.protocol or ' '} r-----\n"
+                f"    ns:0 nr:0 dw:0 dr:0 al:0 bm:0 lo:{end.lower + end.local_io} pe:0 ua:0 ap:{end.upper}"
+                f" ep:1 wo:f oos:{4 * len(end.oos)}\n"
+            )
+    return text
+
+
 def show(host: Any, names: "list[str]") -> Output:
     shown = [end for end in ends(host) if end.up and (not names or end.pair.name in names)]
     if names and not shown:
-        return 10, "", ""
+        return 20, "", "received netlink error reply: No such device\n"
     text = ""
     for end in shown:
         local, remote = (address.replace(":", " ", 1) for address in addresses(end))
@@ -358,15 +395,16 @@ def drbdadm(process: Any, argv: "list[str]") -> Output:
             return 1, "", f"Can not open '{words[1]}': No such file or directory\n"
         words = words[2:]
     command, names = words[0], words[1:]
+    discard = "--discard-my-data" in names
     if command == "sh-nop":
         return 0, "", ""
     for end in [end for end in ends(host) if end.pair.name in names]:
         if command in ("adjust", "up"):
             status = locked(process, end, _adjust)
         elif command == "connect":
-            status = locked(process, end, _adjust) if end.up else (10, "", "not up")
+            status = locked(process, end, lambda end: connect(end, discard))
         elif command == "down":
-            status = down(end)
+            status = down(end) if end.up else (0, "", "")
         elif command == "disconnect":
             status = locked(process, end, disconnect)
         else:
@@ -376,14 +414,27 @@ def drbdadm(process: Any, argv: "list[str]") -> Output:
     return 0, "", ""
 
 
+def connect(end: End, discard: bool) -> Output:
+    """drbd_adm_connect(), with protocol A, two-primaries no."""
+    if not end.up:
+        return 10, "", f"{end.pair.name}: Failure: (158) Unknown resource\n"
+    if end.conn != STANDALONE:
+        return 10, "", f"{end.pair.name}: Failure: (102) Local address(port) already in use.\n"
+    if discard and end.role == PRIMARY:
+        return 10, "", f"{end.pair.name}: Failure: (123) --discard-my-data not allowed when primary.\n"
+    end.discard = discard
+    end.connect("A", False)
+    return 0, "", ""
+
+
 def _adjust(end: End) -> Output:
     """The file says: attached, connected, protocol A, two-primaries no."""
     if not end.up:
         end.up = True
         end.attach()
     if end.conn == STANDALONE:
-        end.connect("A", False)
-    elif (end.protocol, end.two) != ("A", False):
+        return connect(end, False)
+    if (end.protocol, end.two) != ("A", False):
         return change_options(end, "A", False)
     return 0, "", ""
 
@@ -411,6 +462,8 @@ def xl(process: Any, argv: "list[str]") -> Output:
 
         toolstack.destroy(process, found)
         return 0, "", ""
+    if command == "migrate" and host.find(rest[0]) is None:
+        return 1, "", f"{rest[0]} is an invalid domain identifier (rc=-6)\n"
     if command == "create" and "--dryrun" in rest:
         return 1, "", "not simulated\n"
     raise AssertionError(f"xl {command} isn't simulated")

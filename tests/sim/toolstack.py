@@ -156,7 +156,7 @@ def create(process: Process, vm: str) -> int:
     host, world = process.host, process.world
     process.block(0.1 + world.random.random() * 0.5)
     if host.find(vm) is not None:
-        return 1
+        return 3
     domain = Domain(host, vm, world.new_uuid(), world.guests[vm])
     process.block(0.05)
     if not attach(process, domain):

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from xenhelper.drbd import barrier, events, show, verbs
+from xenhelper.errors import CommandFailed
+from xenhelper.run import Result
 
 CAPTURED = Path(__file__).parent / "captured"
 
@@ -86,3 +88,24 @@ def test_a_line_cut_off_anywhere_does_not_raise(cut: int) -> None:
     events.parse(captured("events2-now-statistics-guest-writing-alice")[: -cut or None])
     show.parse(captured("drbdsetup-show-inconsistent-alice")[: -cut or None])
     barrier.oldest_write_ms(captured("in-flight-summary-writing-protocol-a-0")[: -cut or None])
+
+
+@pytest.mark.parametrize(
+    ("stderr", "gone"),
+    [
+        ("received netlink error reply: No such device\n", True),
+        ("Could not connect to 'drbd' generic netlink family\n", False),
+    ],
+)
+def test_only_an_unknown_resource_has_no_settings(
+    monkeypatch: pytest.MonkeyPatch, stderr: str, gone: bool
+) -> None:
+    def fails(argv: list[str], timeout: float, ok: tuple[int, ...] = (0,)) -> Result:
+        raise CommandFailed(argv, 20, stderr, timeout)
+
+    monkeypatch.setattr(show, "run", fails)
+    if gone:
+        assert show.one("web1-xvda") is None
+    else:
+        with pytest.raises(CommandFailed):
+            show.one("web1-xvda")

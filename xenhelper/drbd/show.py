@@ -1,5 +1,6 @@
 """The settings a resource runs with, from ``drbdsetup show`` (not those in its file)."""
 
+from xenhelper.errors import CommandFailed
 from xenhelper.run import run
 
 
@@ -66,12 +67,20 @@ def _apply(settings: Settings, where: "list[str]", words: "list[str]") -> None:
 
 
 def settings(resource: str = "") -> "dict[str, Settings]":
-    """Runtime settings of all resources, or of the named one. Raises CommandFailed."""
+    """Runtime settings of all resources, or of the named one. Raises CommandFailed.
+
+    A resource that isn't up is missing from the answer; that is no error.
+    """
     argv = ["drbdsetup", "show"]
     if resource:
         argv.append(resource)
-    result = run(argv, timeout=10, ok=(0, 10) if resource else (0,))
-    return parse(result.stdout)
+    try:
+        return parse(run(argv, timeout=10).stdout)
+    except CommandFailed as error:
+        # the kernel's ENODEV: no such resource; 20 alone may be any failure (drbdsetup.c)
+        if resource and error.status == 20 and "No such device" in error.stderr:
+            return {}
+        raise
 
 
 def one(name: str) -> "Settings | None":

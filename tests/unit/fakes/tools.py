@@ -19,6 +19,7 @@ WORLD = Path(os.environ["XH_WORLD"])
 HOST = os.environ["XH_HOST"]
 ROOT = WORLD / HOST
 EXTENT = 4 << 20
+PEER = {"alice": "bob", "bob": "alice"}
 
 
 def load(name: str, default: Any) -> Any:
@@ -112,7 +113,9 @@ def lvcreate(args: list[str]) -> None:
 def lvremove(args: list[str]) -> None:
     state, name = lvm(), args[-1]
     if name not in state["volumes"]:
-        die(f"Failed to find logical volume {name}")
+        die(f'Failed to find logical volume "{name}"')
+    if state["volumes"][name].get("open"):
+        die(f"Logical volume {name} in use.")
     for host in load("drbd.json", {}).get(HOST, {}).values():
         if f"/dev/{name}" in (host["volume"], host["meta"]):
             die(f"Logical volume {name} in use.")
@@ -123,6 +126,8 @@ def lvremove(args: list[str]) -> None:
 
 def lvchange(args: list[str]) -> None:
     state, name = lvm(), args[-1]
+    if name not in state["volumes"]:
+        die(f'Failed to find logical volume "{name}"')
     tags = state["volumes"][name]["tags"]
     for at, word in enumerate(args):
         if word == "--addtag" and args[at + 1] not in tags:
@@ -157,18 +162,23 @@ def resources(path: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
+def linked(state: Any, host: str, name: str) -> Any:
+    """The peer's end of a resource that both hosts have up with the same settings."""
+    item, peer = state[host][name], state.get(PEER[host], {}).get(name)
+    return peer if peer and (peer["port"], peer["secret"]) == (item["port"], item["secret"]) else None
+
+
 def kernel(state: Any) -> None:
     """Connect what can talk, and write both hosts' /proc/drbd."""
-    for host, other in (("alice", "bob"), ("bob", "alice")):
+    for host in PEER:
         lines = ["version: 8.4.11 (api:1/proto:86-101)", "srcversion: 0", ""]
         for name, item in sorted(state.get(host, {}).items()):
-            peer = state.get(other, {}).get(name)
-            linked = peer and (peer["port"], peer["secret"]) == (item["port"], item["secret"])
-            if linked and "UpToDate" in (item["disk"], peer["disk"]) and not (WORLD / "nosync").exists():
+            peer = linked(state, host, name)
+            if peer and "UpToDate" in (item["disk"], peer["disk"]) and not (WORLD / "nosync").exists():
                 item["disk"] = peer["disk"] = "UpToDate"
-            roles = f"{item['role']}/{peer['role'] if linked else 'Unknown'}"
-            disks = f"{item['disk']}/{peer['disk'] if linked else 'DUnknown'}"
-            link = "Connected" if linked else "WFConnection"
+            roles = f"{item['role']}/{peer['role'] if peer else 'Unknown'}"
+            disks = f"{item['disk']}/{peer['disk'] if peer else 'DUnknown'}"
+            link = "Connected" if peer else "WFConnection"
             lines.append(f"{item['minor']}: cs:{link} ro:{roles} ds:{disks} A r-----")
             lines.append("    ns:0 nr:0 dw:0 dr:0 oos:0")
         proc = WORLD / host / "proc"
@@ -183,6 +193,8 @@ def drbdadm(args: list[str]) -> None:
         for other in sorted((ROOT / "etc/drbd.d").glob("*.res")):
             if "bogus" in other.read_text():
                 die(f"drbd.d/{other.name}:1: Parse error: but got 'bogus' (TK 282)", 10)
+        if "bogus" in Path(args[1]).read_text():
+            die(f"{args[1]}:1: Parse error: but got 'bogus' (TK 282)", 10)
         resources(Path(args[1]))
         return
     assert args[0] == "-c", args
@@ -210,6 +222,8 @@ def drbdadm(args: list[str]) -> None:
 def drbdmeta(args: list[str]) -> None:
     assert args[0] == "--force" and args[2] == "v08" and args[4:] == ["flex-external", "create-md"], args
     path = ROOT / args[3].lstrip("/")
+    if not path.exists():
+        die(f"open({args[3]}) failed: No such file or directory", 20)
     assert path.read_bytes()[: 1 << 20].strip(b"\0") == b"", "metadata volume wasn't zeroed"
     with path.open("r+b") as file:
         file.write(b"drbd\0\0\0\0")
@@ -220,16 +234,19 @@ def drbdsetup(args: list[str]) -> None:
     mine = state.setdefault(HOST, {})
     if args[0] == "down":
         if args[1] not in mine:
-            sys.exit(10)
+            sys.exit(0)  # no error, whatever a config command says (drbdsetup.c, missing_ok)
         if mine[args[1]].get("open"):  # 8.4's down demotes first (drbd_adm_down)
             die("State change failed: (-12) Device is held open by someone", 11)
         item = mine.pop(args[1])
         with (ROOT / item["meta"].lstrip("/")).open("r+b") as file:
             file.write(b"drbdgood" if item["disk"] == "UpToDate" else b"drbd\0\0\0\0")
     elif args[0] in ("primary", "secondary"):
-        item = next(value for value in mine.values() if value["minor"] == int(args[1]))
+        item = next((value for value in mine.values() if value["minor"] == int(args[1])), None)
+        if item is None:
+            die(f"{args[1]}: Failure: (127) Device minor not allocated", 10)
+            return
         if args[0] == "primary" and item["disk"] != "UpToDate" and "--force" not in args:
-            die("(-2) Need access to UpToDate data", 11)
+            die(f"{args[1]}: State change failed: (-2) Need access to UpToDate data", 17)
         item["role"] = args[0].capitalize()
         item["disk"] = "UpToDate" if args[0] == "primary" else item["disk"]
     elif args[0] == "events2":
@@ -237,7 +254,13 @@ def drbdsetup(args: list[str]) -> None:
             if name == args[-1] or args[-1].startswith("--"):
                 print(f"exists resource name:{name} role:{item['role']} suspended:no")
                 print(f"exists device name:{name} volume:0 minor:{item['minor']} disk:{item['disk']}")
-                print(f"exists connection name:{name} connection:Connected role:Secondary")
+                peer = linked(state, HOST, name)
+                link = (
+                    f"connection:Connected role:{peer['role']}"
+                    if peer
+                    else "connection:Connecting role:Unknown"
+                )
+                print(f"exists connection name:{name} {link}")
         return
     else:
         raise AssertionError(args)
@@ -252,6 +275,8 @@ def xl(args: list[str]) -> None:
         args
     )
     scope: dict[str, Any] = {}
+    if not Path(args[4]).exists():
+        die(f"Failed to read config file: {args[4]}: No such file or directory", 3)
     text = Path(args[4]).read_text() if args[4] != "/dev/null" else ""
     try:
         exec(text + "\n" + "\n".join(args[6:]) + "\n", scope)
