@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .host import Host
@@ -52,6 +53,15 @@ def statuses(text: str) -> dict[str, DiskReport]:
 def boots(text: str) -> list[BootReport]:
     """Every boot report in a console's text, oldest first."""
     return [BootReport(disk, *(int(number) for number in rest)) for disk, *rest in _BOOT.findall(text)]
+
+
+def since(before: Sequence[BootReport], now: Sequence[BootReport]) -> list[BootReport]:
+    """The reports in ``now`` that aren't those of ``before``. A host that loses its power
+    may lose the end of its console's log with it, so counting wouldn't do."""
+    same = 0
+    while same < min(len(before), len(now)) and before[same] == now[same]:
+        same += 1
+    return list(now[same:])
 
 
 class Guest:

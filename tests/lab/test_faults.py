@@ -13,7 +13,7 @@ import pytest
 
 from . import faults, figures, product, settle
 from .faults import VM, Phase, Trap
-from .guest import Guest
+from .guest import Guest, since
 from .lab import Lab
 from .witness import Witness, missing
 
@@ -37,7 +37,7 @@ def test_migration_under_fire(lab: Lab, phase: Phase, fault: str) -> None:
     by_disk = {disk: minors[name] for disk, name in RESOURCES.items()}
     guest = Guest(lab.alice, VM)
     faults.autostart(lab)
-    boots = {host.name: len(guest.on(host).boots()) for host in lab.hosts}
+    boots = {host.name: guest.on(host).boots() for host in lab.hosts}
     trap = Trap(lab, phase)
     with Witness(lab, VM, by_disk) as witness:
         guest.wait_progress()
@@ -52,7 +52,7 @@ def test_migration_under_fire(lab: Lab, phase: Phase, fault: str) -> None:
         rest = settle.wait(lab, VM, minors)
         told, certain = witness.acknowledged(), witness.synchronous()
     assert witness.wrong == []
-    new = [boot for host in lab.hosts for boot in guest.on(host).boots()[boots[host.name] :]]
+    new = [boot for host in lab.hosts for boot in since(boots[host.name], guest.on(host).boots())]
     lost = missing(told, new)
     figures.note(
         f"{phase.name}, {fault}",
@@ -68,6 +68,11 @@ def test_migration_under_fire(lab: Lab, phase: Phase, fault: str) -> None:
     for boot in new:
         assert boot.full >= certain.get(boot.disk, 0), f"a write acknowledged at C is lost: {boot}"
         assert boot.holes == 0, boot
+    struck = {"power-source": faults.SOURCE, "power-destination": faults.DESTINATION}.get(fault)
+    if struck in rest.where:
+        assert {boot.disk for boot in new} == set(RESOURCES), (
+            "it booted there, and its disks weren't looked at"
+        )
     if not fault.startswith("power"):
         assert lost == {}, "no host died, and acknowledged writes are gone"
     if rest.wrong:

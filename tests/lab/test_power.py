@@ -8,7 +8,7 @@ import time
 import pytest
 
 from . import faults, figures, product, settle
-from .guest import Guest
+from .guest import Guest, since
 from .host import Host
 from .lab import Lab
 from .witness import Witness, missing
@@ -62,12 +62,14 @@ def test_power_cut_in_the_building(lab: Lab) -> None:
     """Both hosts lose power at once and boot at once: every VM is started once, at its host."""
     _both_alive(lab)
     acked = _acked(Guest(lab.alice, "web1"))
-    seen = len(Guest(lab.alice, "web1").boots())
+    seen = Guest(lab.alice, "web1").boots()
     lab.alice.power_off()
     lab.bob.power_off()
     lab.both(lambda host: host.power_on())
     _all_at_rest(lab)
-    for boot in Guest(lab.alice, "web1").boots()[seen:]:
+    new = since(seen, Guest(lab.alice, "web1").boots())
+    assert {boot.disk for boot in new} == {"xvda", "xvdb"}
+    for boot in new:
         assert boot.full >= acked[boot.disk] and boot.holes == 0, boot
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab import faults, figures, full, provisioning, report, results, settle
-from tests.lab.guest import BootReport
+from tests.lab.guest import BootReport, since
 from tests.lab.results import FAILED, PASSED, Result
 from tests.lab.witness import SYNCHRONOUS, Seen, Told, certain, last, missing, spans
 from xenhelper import crashpoints
@@ -209,3 +209,12 @@ def test_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_cases_are_found() -> None:
     cases = full.collect("test_migration_under_fire and both-primary-power-source")
     assert cases == ["tests/lab/test_faults.py::test_migration_under_fire[both-primary-power-source]"]
+
+
+def test_boots_are_told_apart_when_a_hosts_log_lost_its_end() -> None:
+    first = [BootReport("xvda", 0, 0, 0, 0), BootReport("xvdb", 0, 0, 0, 0)]
+    second = [BootReport("xvda", 9, 9, 0, 9), BootReport("xvdb", 7, 7, 0, 7)]
+    assert since(first, first) == []
+    assert since(first, [*first, *second]) == second
+    assert since(first, second) == second  # all of the log was lost
+    assert since(first, [first[0], *second]) == second
