@@ -135,8 +135,10 @@ def _cede(vm: str, records: "list[dict[str, str]]", states: "dict[str, events.Re
             return f"{vm}: not ceded: {record['resource']} is {'not up' if state is None else 'in use here'}"
         if state.peer_role == events.PRIMARY:
             # a goodbye outdates this copy and spares the Primary the wait for a dead link
-            for other in records:
-                bringup.adm(vm, "disconnect", other["resource"], timeout=10)
+            for name in [other["resource"] for other in records]:
+                # drbdadm fails (10) on one that has no connection, and others may follow
+                if name in states and states[name].connection != "StandAlone":
+                    bringup.adm(vm, "disconnect", name, timeout=10)
             return f"{vm}: runs on {peer}"
         if not state.in_sync:
             return f"{vm}: not ceded: {record['resource']} isn't in sync ({state})"

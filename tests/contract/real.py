@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shlex
 import tarfile
 import time
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import xenhelper
 from tests.lab import product
@@ -24,8 +26,13 @@ from .world import Host, Machine, World
 
 _DEVICE = f"/dev/drbd{MINOR}"
 _BLOCK = 4096
-_PLAYER = f"{NOTES}/storeplay.py"
 _PACKAGE = Path(xenhelper.__file__).parent
+_CALL = """\
+import importlib, json, sys
+sys.path.insert(0, sys.argv[1])
+module, _, name = sys.argv[2].rpartition(".")
+print(json.dumps(getattr(importlib.import_module("xenhelper." + module), name)(*json.load(sys.stdin))))
+"""
 
 
 class RealWorld(World):
@@ -145,17 +152,23 @@ class RealHost(RealMachine, Host):
         return len(self.host.read(f"{NOTES}/fence-calls").split())
 
     def play(self, steps: str) -> str:
-        if not self.host.run(f"test -e {_PLAYER}", check=False).ok:
-            self._install_player()
-        return self.host.run(f"/usr/bin/python3 -IS {_PLAYER} {NOTES}", stdin=steps).out
+        self._have_product()
+        self.host.put(Path(storeplay.__file__), f"{NOTES}/storeplay.py")
+        return self.host.run(f"/usr/bin/python3 -IS {NOTES}/storeplay.py {NOTES}", stdin=steps).out
 
-    def _install_player(self) -> None:
-        """The product isn't on this layer: its client and what that imports are copied there."""
+    def call(self, function: str, *args: Any) -> Any:
+        self._have_product()
+        words = f"/usr/bin/python3 -IS -c {shlex.quote(_CALL)} {NOTES} {function}"
+        return json.loads(self.host.run(words, stdin=json.dumps(args)).out)
+
+    def _have_product(self) -> None:
+        """Its modules, that is, as a copy: this layer has it installed nowhere."""
+        if self.host.run(f"test -e {NOTES}/xenhelper", check=False).ok:
+            return
         with io.BytesIO() as packed:
             with tarfile.open(fileobj=packed, mode="w") as archive:
                 archive.add(_PACKAGE, "xenhelper", filter=lambda i: None if "__pycache__" in i.name else i)
             self.host.run(f"mkdir -p {NOTES} && tar -x -C {NOTES}", stdin=packed.getvalue())
-        self.host.put(Path(storeplay.__file__), _PLAYER)
 
     def create(self) -> int:
         return self.host.run(f"{self.real_xl} create /etc/xen/{VM}.cfg", 300, check=False).status

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -168,6 +169,15 @@ class SimulatedHost(Host):
     def play(self, steps: str) -> str:
         results = self.process("play", lambda: storeplay.play(json.loads(steps), store.Client))
         return json.dumps(results)
+
+    def call(self, function: str, *args: Any) -> Any:
+        module, _, name = function.rpartition(".")
+
+        def action() -> Any:
+            return getattr(importlib.import_module(f"xenhelper.{module}"), name)(*args)
+
+        with shims.installed():
+            return self.process(function, action)
 
     def create(self) -> int:
         return int(self.xl("create", VM))

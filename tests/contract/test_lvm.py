@@ -127,6 +127,33 @@ def test_a_volume_in_use_shows_and_stays(machine: Machine) -> None:
     assert found(machine) is None
 
 
+def test_a_snapshot_is_a_volume_of_its_own(machine: Machine) -> None:
+    """What recover keeps of the side that is given up: taken while the origin is in use."""
+    machine.do(volumes.create, "vg0", NAME, 3 * EXTENT, TAGS)
+    origin = found(machine)
+    assert origin is not None
+    left = free(machine, "vg0")
+    with machine.holding(PATH):
+        machine.do(volumes.snapshot, origin, "kept", 2 * EXTENT, "xenhelper.discarded=web9-xvda/x")
+    kept = found(machine, "kept")
+    assert kept is not None
+    assert (kept.group, kept.size, kept.tags) == ("vg0", 2 * EXTENT, ("xenhelper.discarded=web9-xvda/x",))
+    assert free(machine, "vg0") == left - 2 * EXTENT
+    assert found(machine) == origin
+    machine.do(volumes.remove, kept, "xenhelper.discarded=web9-xvda/x")
+    assert found(machine, "kept") is None and found(machine) == origin
+
+
+def test_a_snapshot_without_room_is_5(machine: Machine) -> None:
+    machine.do(volumes.create, "vg1", NAME, 14 * EXTENT, TAGS)
+    origin = found(machine)
+    assert origin is not None
+    error = machine.refuses(volumes.snapshot, origin, "kept", 2 * EXTENT, TAGS[0])
+    assert error.status == 5
+    assert "insufficient free space" in error.stderr
+    assert found(machine, "kept") is None
+
+
 def test_a_name_that_is_free_again_can_be_taken(machine: Machine) -> None:
     for size in (EXTENT, 2 * EXTENT):
         machine.do(volumes.create, "vg0", NAME, size, TAGS)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
+
+from tests.sim import store
+from xenhelper.xen import xenstore
 
 from .world import Host
 
@@ -120,3 +125,17 @@ def test_domains_that_go_are_told_at_first_and_then(alice: Host) -> None:
     )
     assert found[1] == ["@releaseDomain", "xh"]
     assert found[2] is None
+
+
+def test_the_simulated_client_has_the_products_methods() -> None:
+    def methods(kind: type) -> dict[str, list[str]]:
+        return {
+            name: list(inspect.signature(value).parameters)
+            for name, value in vars(kind).items()
+            if inspect.isfunction(value) and (name == "__init__" or not name.startswith("_"))
+        }
+
+    simulated = methods(store.Client)
+    for name, parameters in methods(xenstore.Xenstore).items():
+        if name != "fileno":  # nothing simulated polls
+            assert simulated[name] == parameters, name

@@ -239,6 +239,11 @@ class Host(Machine):
         """The results of these steps on xenstore (storeplay.py), both as JSON."""
 
     @abstractmethod
+    def call(self, function: str, *args: Any) -> Any:
+        """What ``xenhelper.MODULE.FUNCTION`` returns in a process of its own on this host; plain
+        values only."""
+
+    @abstractmethod
     def create(self) -> int:
         """``xl create`` of web1, whose disk our block script serves; xl's exit status."""
 

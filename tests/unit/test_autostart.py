@@ -219,6 +219,19 @@ def test_a_vm_on_the_other_host_is_bid_goodbye(host: Host) -> None:
         ceded.serve_cede("bob", {"vm": "web1", "resources": ["web1-xvda"]})
 
 
+def test_a_goodbye_passes_over_what_has_no_connection(host: Host) -> None:
+    """drbdadm disconnect fails there, and the disks behind it would hear no goodbye."""
+    host.states["web1-xvda"].peer_role = "Primary"
+    for vdev in ("xvdb", "xvdc", "xvdd"):
+        row = statefile.read(f"{paths.RESOURCES}/web1-xvda") or {}
+        statefile.write(f"{paths.RESOURCES}/web1-{vdev}", {**row, "resource": f"web1-{vdev}"})
+    host.states["web1-xvdb"] = events.Resource("web1-xvdb")
+    host.states["web1-xvdd"] = events.Resource("web1-xvdd")
+    host.states["web1-xvdd"].connection = "Connecting"
+    assert boot.stop() == ["web1: runs on bob"]
+    assert host.drbd == ["disconnect web1-xvda", "disconnect web1-xvdd"]
+
+
 def test_a_refusal_leaves_no_record_but_silence_does(host: Host) -> None:
     host.answers["cede"] = PeerFailed("shutting down, too")
     assert "not ceded" in boot.stop()[0] and statefile.read(ceded.path("web1-xvda")) is None

@@ -90,8 +90,13 @@ def vgs(args: list[str]) -> None:
 
 
 def lvcreate(args: list[str]) -> None:
-    assert args[:5] == ["--yes", "--wipesignatures", "y", "--zero", "y"], args
     state, group = lvm(), args[-1]
+    if args[:2] == ["--yes", "--snapshot"]:
+        if group not in state["volumes"]:
+            die(f'Failed to find logical volume "{group}"')
+        group = group.split("/")[0]
+    else:
+        assert args[:5] == ["--yes", "--wipesignatures", "y", "--zero", "y"], args
     size = int(args[args.index("--size") + 1].removesuffix("b"))
     name = f"{group}/{args[args.index('--name') + 1]}"
     tags = [args[at + 1] for at, word in enumerate(args) if word == "--addtag"]
