@@ -192,8 +192,8 @@ def _one(vm: str, dry_run: bool) -> str:
     if mark is None:
         return ""
     here = domains.find(vm)
-    if any(domain.state[2:3] == "p" for domain in here):
-        return ""  # being created, or its xl died: either shows at the next look
+    if any("p" in domain.state[2:3] or "d" in domain.state[5:6] for domain in here):
+        return ""  # being created or destroyed, or its xl died: the next look shows which
     if record is None or here or _ran_this_boot(record):
         if not dry_run:
             statefile.remove(_mark(vm))

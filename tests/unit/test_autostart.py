@@ -192,6 +192,18 @@ def test_what_runs_here_after_all_was_not_handed_over(host: Host) -> None:
     assert not handed.settle("web1")
 
 
+@pytest.mark.parametrize("state", ["--p---", "--ps--", "---s-d"])
+def test_a_half_made_domain_is_no_run(host: Host, state: str) -> None:
+    """An `add` failed, and the domain is being destroyed again: it stays wanted."""
+    autostart.want("web1", "/c")
+    host.answers["last-ran"] = there()
+    host.running = [domains.Domain(4, "web1", state, "0")]
+    assert autostart.start_wanted() == [] and autostart.wanted() == ["web1"]
+    host.running = []
+    assert autostart.start_wanted() == [] and autostart.wanted() == []
+    assert len(host.programs) == 1
+
+
 def test_a_start_that_goes_on_failing_is_given_up(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(argv: list[str], **_: object) -> Result:
         raise Refused("no memory")
