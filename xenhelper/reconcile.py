@@ -144,6 +144,7 @@ def _vm(vm: str, records: "list[dict[str, str]]", here: "list[domains.Domain]", 
         from xenhelper import autostart
 
         autostart.ran_here(vm)
+        permits.keep_survivor(vm, [record["resource"] for record in records])
     for record in records:
         line = _connect(record, dry_run)
         if line:
