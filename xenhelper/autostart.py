@@ -9,7 +9,7 @@ other host now is refused there, and the other host is told, should it have boot
 import os
 import time
 
-from xenhelper import insync, log, names, paths, statefile
+from xenhelper import handed, insync, log, names, paths, statefile
 from xenhelper.errors import PeerFailed, PeerUnreachable, Refused, XenhelperError
 from xenhelper.run import run
 from xenhelper.xen import domains
@@ -94,10 +94,12 @@ def _ask(vm: str, peer: str, timeout: float = 6.0) -> "dict[str, object] | None"
 def serve_last_ran(peer: str, args: "dict[str, str]") -> "dict[str, object]":
     """Verb ``last-ran``: this host's record of a VM, and its domains here."""
     vm = names.check_vm(args["vm"])
+    here = [domain.name for domain in domains.find(vm)]
+    if not here:
+        handed.settle(vm)
     record = statefile.read(f"{paths.VMS}/{vm}") or {}
     found: "dict[str, object]" = {key: record.get(key, "") for key in ("last_ran", "ran_at", "let_go_at")}
-    found["domains"] = [domain.name for domain in domains.find(vm)]
-    return found
+    return {**found, "domains": here}
 
 
 def check(vm: str, config: str) -> None:
@@ -119,6 +121,7 @@ def check(vm: str, config: str) -> None:
 
 def ran_here(vm: str) -> None:
     """``vm`` runs here now, having come by migration: note it, once."""
+    handed.forget(vm)
     path = f"{paths.VMS}/{vm}"
     record = statefile.read(path)
     host = os.uname().nodename
@@ -161,7 +164,10 @@ def serve_autostart(peer: str, args: "dict[str, str]") -> "dict[str, object]":
     record = statefile.read(f"{paths.VMS}/{vm}")
     if record is None or record.get("peer") != peer:
         raise Refused(f"{vm}: no VM shared with {peer}")
-    if _ran_this_boot(record) or domains.find(vm):
+    here = domains.find(vm)
+    if not here and handed.settle(vm):
+        raise Refused(f"{vm} was migrated to {peer}")  # who asks looks again
+    if _ran_this_boot(record) or here:
         return {"starts": False}
     want(vm, record.get("config", ""))
     return {"starts": True}
@@ -186,8 +192,8 @@ def _one(vm: str, dry_run: bool) -> str:
     if mark is None:
         return ""
     here = domains.find(vm)
-    if any(domain.state[2:3] == "p" for domain in here):
-        return ""  # being created, or its xl died: either shows at the next look
+    if any("p" in domain.state[2:3] or "d" in domain.state[5:6] for domain in here):
+        return ""  # being created or destroyed, or its xl died: the next look shows which
     if record is None or here or _ran_this_boot(record):
         if not dry_run:
             statefile.remove(_mark(vm))

@@ -10,7 +10,7 @@ by an earlier migration) proves nothing, so then the destination asks.
 import os
 import time
 
-from xenhelper import hotplug, log, names, paths, statefile
+from xenhelper import handed, hotplug, log, names, paths, statefile
 from xenhelper.drbd import barrier, events, show, verbs
 from xenhelper.errors import PeerFailed, PeerUnreachable, Refused
 from xenhelper.xen import domains
@@ -136,6 +136,9 @@ def grant(name: str, resumed: "Callable[[], bool]", seconds: float = 12.0) -> No
             barrier.quiet(name, max(1.0, deadline - time.monotonic()))
         if time.monotonic() - started > _LOOK_AGAIN and resumed():
             raise Refused(f"{name}: the guest goes on here, the migration was given up")
+        record = statefile.read(f"{paths.RESOURCES}/{name}") or {}
+        if record.get("vm") and record.get("peer"):
+            handed.note(record["vm"], record["peer"], hotplug.now())
         verbs.net_options(settings.local, settings.remote, "C", True)
     finally:
         os.close(held)

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 
-from xenhelper import log, names, paths, permits, statefile, stepdown
+from xenhelper import handed, log, names, paths, permits, statefile, stepdown
 from xenhelper.drbd import events, show, verbs
 from xenhelper.errors import CommandFailed, PeerUnreachable, Refused, XenhelperError
 from xenhelper.xen import domains
@@ -284,10 +284,12 @@ def _remember(disk: Disk) -> None:
     """Autostart follows the VM: note where it ran last, and when its disk was given out."""
     log.event("added", f"{disk.resource} is {disk.domain}'s disk now", vm=disk.vm, resource=disk.resource)
     if not disk.incoming:  # a migration may fail yet; autostart.ran_here notes one that didn't
-        _note(disk, last_ran=disk.record.get("host", ""), ran_at=_now())
+        _note(disk, last_ran=disk.record.get("host", ""), ran_at=now())
+        handed.forget(disk.vm)
 
 
-def _now() -> str:
+def now() -> str:
+    """This moment, in UTC, as it stands in records."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
@@ -318,7 +320,8 @@ def remove(disk: Disk) -> None:
             return  # an `add` that failed: this host had nothing to let go
         # a migration's source lets go after its destination began: the VM is over there now
         away = disk.domain.endswith(names.MIGRATED_AWAY) and disk.peer
-        _note(disk, let_go_at=_now(), **({"last_ran": disk.peer} if away else {}))
+        _note(disk, let_go_at=now(), **({"last_ran": disk.peer} if away else {}))
+        handed.forget(disk.vm)
     finally:
         os.close(held)
 

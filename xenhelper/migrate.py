@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterable
 
-from xenhelper import config, destination, hosts, intents, log, statefile, volumes
+from xenhelper import config, destination, hosts, intents, log, permits, statefile, volumes
 from xenhelper import paths as where
 from xenhelper.errors import PeerFailed, PeerUnreachable, Refused, XenhelperError
 from xenhelper.peer import client
@@ -142,6 +142,8 @@ def _run(argv: "list[str]", window: Window, domid: int) -> int:
         window.open()
         status = _migrate(argv, window, domid, handlers)
         left = window.close(30.0 if status else 20.0)
+        if status and not left:
+            _still_here(vm, window.resources)
     finally:
         os.close(fd)
     if status == 0:
@@ -158,6 +160,14 @@ def _run(argv: "list[str]", window: Window, domid: int) -> int:
         "window-closed", f"{vm}: xl migrate ended with {status} after {seconds} s", vm=vm, seconds=seconds
     )
     return status
+
+
+def _still_here(vm: str, resources: "list[str]") -> None:
+    """xl gave up: the guest goes on here, and perhaps alone."""
+    try:
+        permits.keep_survivor(vm, resources)
+    except XenhelperError as error:  # the reconciler looks again
+        log.event("note", f"{vm}: {error}", log.WARNING, vm=vm)
 
 
 def _migrate(argv: "list[str]", window: Window, domid: int, ignored: "Iterable[signal.Signals]") -> int:

@@ -25,6 +25,31 @@ def grant_survivor(resource: str, minor: int) -> None:
         statefile.write(path(resource), {"why": SURVIVOR, "current": f"{current:016x}"})
 
 
+def keep_survivor(vm: str, resources: "list[str]") -> None:
+    """Note the same while ``vm`` goes on running here, for each disk that is Primary and
+    alone: its `remove`, which would note it, may never come, and the peer may die first.
+
+    Where the link was lost in the middle of a migration, the fence-peer handler couldn't
+    know yet which side has the newest data; here it is plain. The generation is read
+    before the look at the domain, so whatever happens after that look makes another one.
+    """
+    from xenhelper.drbd import events
+    from xenhelper.stepdown import window_open
+    from xenhelper.xen import domains
+
+    alone = {}
+    for name in resources:
+        state = events.one(name)
+        if state is None or state.role != events.PRIMARY or state.connected or window_open(name, vm):
+            continue
+        current, bitmap = verbs.generation(state.minor)
+        if bitmap and not valid(name, state.minor):
+            alone[name] = f"{current:016x}"
+    if alone and any(d.name == vm and d.state[2:6] == "----" for d in domains.find(vm)):
+        for name, generation in alone.items():
+            statefile.write(path(name), {"why": SURVIVOR, "current": generation})
+
+
 def grant_takeover(resource: str, minor: int) -> None:
     """An operator (or a fence command) vouches that the peer is dead."""
     current, _ = verbs.generation(minor)

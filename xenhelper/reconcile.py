@@ -8,6 +8,7 @@ import os
 
 from xenhelper import (
     halfopen,
+    handed,
     handover,
     hotplug,
     insync,
@@ -131,6 +132,8 @@ def _vm(vm: str, records: "list[dict[str, str]]", here: "list[domains.Domain]", 
     if domains.migrating(vm):
         return left  # xl was called past the shim, or goes on without it
     if not here:
+        if not dry_run:
+            handed.settle(vm)
         left += [line for record in records if (line := _demote_idle(record, dry_run))]
     intent = intents.read("window", vm)
     odd = any(domain.name != vm or domain.suspended for domain in here)
@@ -141,6 +144,7 @@ def _vm(vm: str, records: "list[dict[str, str]]", here: "list[domains.Domain]", 
         from xenhelper import autostart
 
         autostart.ran_here(vm)
+        permits.keep_survivor(vm, [record["resource"] for record in records])
     for record in records:
         line = _connect(record, dry_run)
         if line:

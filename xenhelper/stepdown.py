@@ -39,12 +39,13 @@ def step_down(name: str, peer: str, vm: str, seconds: float) -> "events.Resource
         _confirmed(name, deadline)
     verbs.secondary(state.minor, max(1.0, deadline - time.monotonic()))
     after = events.one(name)
-    if after is not None and not after.connected and vm and not _window(name, vm):
+    if after is not None and not after.connected and vm and not window_open(name, vm):
         permits.grant_survivor(name, state.minor)
     return state
 
 
-def _window(name: str, vm: str) -> bool:
+def window_open(name: str, vm: str) -> bool:
+    """Whether anything of a migration shows here: the peer may be Primary, too."""
     settings = show.one(name)
     return intents.read("window", vm) is not None or (settings is not None and settings.two_primaries)
 

@@ -535,6 +535,16 @@ class Pair:
                 return None, rule
         return verdict, rule
 
+    def would_split(self) -> bool:
+        """Whether both sides are apart, and would find a split brain if they met now."""
+        one, two = self.ends
+        if one.connected or two.connected or DISKLESS in (one.disk, two.disk):
+            return False
+        before = (one.uuid[:], two.uuid[:])
+        verdict, _ = compare(one, two)
+        one.uuid[:], two.uuid[:] = before
+        return verdict == -100 or (verdict == 100 and not self._split_brain(one, two))
+
     def _split_brain(self, one: End, two: End) -> int:
         """after-sb-0pri discard-zero-changes, 1pri consensus, 2pri disconnect."""
         count = (one.role == PRIMARY) + (two.role == PRIMARY)

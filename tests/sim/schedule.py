@@ -406,7 +406,8 @@ class Run:
 
         self.alone.clear()
         host.stopping = True
-        if self._where(vm) is host and not self.world.auto:
+        other = self.world.hosts[HOSTS[1 - host.index]]
+        if self._where(vm) is not other and not self.world.auto:
             self.expected[vm] = None
         self.world.command(host, "xl shutdown", down).on_end.append(guests_down)
 
@@ -538,7 +539,13 @@ class Run:
         return [line for host in self.world.hosts.values() for line in host.left if vm in line]
 
     def _split(self, vm: str) -> bool:
-        """DRBD can't tell which side to keep: a case for `recover`."""
+        """DRBD can't tell which side to keep: a case for `recover`. Where the product said so
+        first and doesn't let them meet, DRBD's own rules are asked whether that is so."""
+        for name in self.world.guests[vm].resources:
+            pair = self.world.pairs[name]
+            said = any(line.startswith(f"{name}: split brain") for line in self._left(vm))
+            if said and name not in self.world.promises.split and pair.would_split():
+                self.world.promises.split_brain(pair)
         return any(
             name in self.world.promises.split
             and not all(end.conn == CONNECTED for end in self.world.pairs[name].ends)

@@ -13,6 +13,8 @@ from tests.sim import schedule, shims
 SCHEDULES = int(os.environ.get("SIM_SCHEDULES", "2500"))
 SEED = int(os.environ.get("SIM_SEED", "1"))
 MINUTES = 4.5
+# broke a promise once; what it was is in the commit that added the seed
+KEPT = (603358, 605509, 2006903, 3001083, 3001306, 3009039, 3016444)
 
 
 def test_schedules_keep_every_promise(capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,6 +37,12 @@ def test_schedules_keep_every_promise(capsys: pytest.CaptureFixture[str]) -> Non
             f" {starts} starts, {migrations} of them by migration"
         )
     assert not failures, "\n".join([*failures, "see: python3 -m tests.sim replay SEED"])
+
+
+@pytest.mark.parametrize("seed", KEPT)
+def test_what_broke_once_holds(seed: int) -> None:
+    with shims.installed():
+        assert schedule.run_seed(seed).failed is None
 
 
 def test_a_seed_runs_the_same_twice() -> None:

@@ -25,6 +25,7 @@ class Domain:
         self.guest = guest
         self.state = "paused"
         self.migrated = False
+        self.was_suspended = False
         self.resumed_at = -1e9
         self.backends: "dict[str, Backend]" = {}
         self.attached: "list[str]" = []
@@ -34,7 +35,11 @@ class Domain:
 
     @property
     def flags(self) -> str:
-        return {"running": "-b----", "paused": "--p---", "suspended": "---ss-", "dying": "-----d"}[self.state]
+        """The letters of ``xl list``. While `remove` runs, libxl has paused the domain; it asks
+        the hypervisor to destroy it when its name is gone already (libxl__destroy_domid())."""
+        if self.state == "dying":
+            return "--pss-" if self.was_suspended else "--p---"
+        return {"running": "-b----", "paused": "--p---", "suspended": "---ss-"}[self.state]
 
     def rename(self, name: str) -> None:
         self.name = name
@@ -119,6 +124,7 @@ def destroy(process: Process, domain: Domain) -> None:
     if domain.state == "dying":
         return
     before = domain.state
+    domain.was_suspended = before == "suspended"
     if domain.guest.domain is domain:
         domain.guest.stop()
         domain.guest.domain = None

@@ -315,8 +315,11 @@ class World:
         from xenhelper import boot
 
         def up() -> int:
-            boot.resources_up()
-            return 0
+            try:
+                return 1 if boot.resources_up() else 0
+            except XenhelperError as error:  # as the command does; the reconciler goes on
+                self.trace(host, f"resources-up: {error}")
+                return 1
 
         process = self.product(host, "resources-up", up)
         process.on_end.append(lambda _: self._booted(host))

@@ -8,7 +8,20 @@ from typing import Any
 
 import pytest
 
-from xenhelper import autostart, boot, ceded, create, fence, hotplug, insync, paths, restore, statefile, xl
+from xenhelper import (
+    autostart,
+    boot,
+    ceded,
+    create,
+    fence,
+    handed,
+    hotplug,
+    insync,
+    paths,
+    restore,
+    statefile,
+    xl,
+)
 from xenhelper.drbd import bringup, events, verbs
 from xenhelper.errors import PeerFailed, PeerUnreachable, Refused
 from xenhelper.peer import client
@@ -151,6 +164,44 @@ def test_told_by_the_other_host_only_a_host_that_booted_starts_it(
     assert autostart.wanted() == ["web1"]
     with pytest.raises(Refused):
         autostart.serve_autostart("carol", {"vm": "web1"})
+
+
+def test_what_was_handed_over_and_let_go_by_nobody_went_there(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The source's `remove` was killed, and the destination died at once: it starts it."""
+    started = time.time() - 300
+    monkeypatch.setattr(autostart, "_booted_at", lambda: started - 999)
+    path = f"{paths.VMS}/web1"
+    statefile.write(path, {"vm": "web1", "peer": "bob", "config": "/c", **times(started)})
+    handed.note("web1", "bob", insync.stamp(started + 200))
+    host.running = [domains.Domain(3, "web1--migratedaway", "---ss-", "0")]
+    assert autostart.serve_last_ran("bob", {"vm": "web1"})["last_ran"] == "alice"  # not over yet
+    host.running = []
+    with pytest.raises(Refused, match="migrated to bob"):
+        autostart.serve_autostart("bob", {"vm": "web1"})
+    assert autostart.serve_last_ran("bob", {"vm": "web1"}) == there(
+        **times(started, started + 200, last_ran="bob")
+    )
+    assert autostart.serve_autostart("bob", {"vm": "web1"}) == {"starts": False}  # said once
+
+
+def test_what_runs_here_after_all_was_not_handed_over(host: Host) -> None:
+    handed.note("web1", "bob", insync.stamp(T))
+    autostart.ran_here("web1")
+    assert not handed.settle("web1")
+
+
+@pytest.mark.parametrize("state", ["--p---", "--ps--", "---s-d"])
+def test_a_half_made_domain_is_no_run(host: Host, state: str) -> None:
+    """An `add` failed, and the domain is being destroyed again: it stays wanted."""
+    autostart.want("web1", "/c")
+    host.answers["last-ran"] = there()
+    host.running = [domains.Domain(4, "web1", state, "0")]
+    assert autostart.start_wanted() == [] and autostart.wanted() == ["web1"]
+    host.running = []
+    assert autostart.start_wanted() == [] and autostart.wanted() == []
+    assert len(host.programs) == 1
 
 
 def test_a_start_that_goes_on_failing_is_given_up(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
