@@ -37,6 +37,7 @@ def up(machine: Machine) -> None:
 
 
 @pytest.mark.contract_core
+@pytest.mark.expects("split-brain")  # so DRBD calls a forced promotion alone
 def test_new_metadata_is_inconsistent_until_it_is_forced(machine: Machine) -> None:
     up(machine)
     state = machine.do(events.one, NAME)
@@ -54,6 +55,7 @@ def test_new_metadata_is_inconsistent_until_it_is_forced(machine: Machine) -> No
     assert (shown.connection, shown.role, shown.disk) == ("WFConnection", "Secondary", "UpToDate")
 
 
+@pytest.mark.expects("split-brain")  # so DRBD calls a forced promotion alone
 def test_what_was_forced_once_is_not_inconsistent_again(machine: Machine) -> None:
     up(machine)
     machine.do(verbs.primary, MINOR, force=True)

@@ -34,6 +34,16 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 Start = Callable[[Callable[[], list[str]]], None]
 
 
+def _listens(path: str) -> bool:
+    # the file is there before listen(), and a connect is refused until then
+    with socket.socket(socket.AF_UNIX) as sock:
+        try:
+            sock.connect(path)
+        except OSError:
+            return False
+    return True
+
+
 @pytest.fixture
 def start() -> Iterator[Start]:
     """Run a link in a thread until the test ends."""
@@ -58,8 +68,8 @@ def start() -> Iterator[Start]:
             loop.close()
 
         stops.append(stop)
-        deadline = time.monotonic() + 5
-        while not os.path.exists(messages.socket_path("bob")) and time.monotonic() < deadline:
+        deadline = time.monotonic() + 10
+        while not _listens(messages.socket_path("bob")) and time.monotonic() < deadline:
             time.sleep(0.01)
 
     yield begin
