@@ -69,7 +69,13 @@ def lab(whole_lab: Lab, request: pytest.FixtureRequest) -> Iterator[Lab]:
     unless ``@pytest.mark.expects`` names its kind.
     """
     layer = request.node.get_closest_marker("layer")
-    whole_lab.reset(layer.args[0] if layer else "vm")
+    folder = LOGS / re.sub(r"[^\w.-]+", "_", request.node.name)
+    try:
+        whole_lab.reset(layer.args[0] if layer else "vm")
+    except Exception:
+        if whole_lab.is_up:
+            print(f"\nlogs: {folder}\n{logcheck.tail(whole_lab.collect(folder))}")
+        raise
     marks = whole_lab.both(logcheck.mark)
     yield whole_lab
     expected = [
@@ -83,7 +89,6 @@ def lab(whole_lab: Lab, request: pytest.FixtureRequest) -> Iterator[Lab]:
         found = [f"the logs can't be read: {error}"]
     if not failed and not found:
         return
-    folder = LOGS / re.sub(r"[^\w.-]+", "_", request.node.name)
     paths = whole_lab.collect(folder)
     print(f"\nlogs: {folder}\n{logcheck.tail(paths)}")
     if found:

@@ -191,13 +191,12 @@ def _promote(disk: Disk, resource: events.Resource, deadline: float) -> events.R
     if disk.orphaned:
         raise Refused(f"{disk.resource}: the xl that started {disk.domain} is gone")
     try:
-        verbs.primary(resource.minor)
+        # with a peer it is agreed upon over the data socket, behind a resync's blocks
+        verbs.primary(resource.minor, timeout=max(6.0, deadline - 6.0 - time.monotonic()))
     except CommandFailed as error:
         again = events.one(disk.resource) or resource
         decide(again, disk.incoming, False, disk.peer)  # the plain reason, if the state shows one
-        raise Refused(
-            f"{disk.resource}: DRBD refuses to promote: {_reason(error.stderr)}", _ONLINE
-        ) from error
+        raise Refused(f"{disk.resource}: DRBD refuses to promote: {_reason(error)}", _ONLINE) from error
     after = events.one(disk.resource)
     if after is None or not _still_right(how, after) or disk.orphaned:
         verbs.secondary(resource.minor, 3.0)
@@ -347,9 +346,9 @@ def close(name: str, protocol: str) -> None:
         log.event("window-closed", f"{name}: protocol {protocol}, two-primaries no", resource=name)
 
 
-def _reason(stderr: str) -> str:
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    return lines[-1] if lines else "no reason given"
+def _reason(error: CommandFailed) -> str:
+    lines = [line.strip() for line in error.stderr.splitlines() if line.strip()]
+    return lines[-1] if lines else error.what
 
 
 def main(argv: "list[str]") -> int:
