@@ -22,7 +22,7 @@ type = "pvh"
 kernel = "/var/lib/xenlab/vmlinuz"
 ramdisk = "/var/lib/xenlab/guest.img"
 cmdline = "console=hvc0 quiet mitigations=off"
-memory = 64
+memory = 96
 disk = ['phy:/dev/vg0/bob1,xvda,w']
 """
 
