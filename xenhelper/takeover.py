@@ -36,6 +36,7 @@ class Copy:
     state: events.Resource | None
     as_of: float
     alone: bool = False
+    peer: str = "the other host"
 
 
 def judge(copy: Copy, now: float, limit: float, accept: float | None) -> str:
@@ -46,7 +47,8 @@ def judge(copy: Copy, now: float, limit: float, accept: float | None) -> str:
         raise Refused(f"{name} isn't up on this host", "`xenhelper resources-up` says why")
     if state.connected:
         raise Refused(
-            f"{name} is connected to the other host, so that lives", "`xenhelper status`; `xl migrate` there"
+            f"{name} is connected to {copy.peer}, so that lives",
+            f"`xl migrate` on {copy.peer} moves what runs there; `xenhelper status` shows it",
         )
     if state.role == events.PRIMARY:
         return NOTHING
@@ -167,7 +169,7 @@ def _copy(record: dict[str, str], states: dict[str, events.Resource]) -> Copy:
             alone = verbs.generation(state.minor)[1] != 0
         except XenhelperError:
             alone = False
-    return Copy(name, state.minor if state else -1, state, as_of, alone)
+    return Copy(name, state.minor if state else -1, state, as_of, alone, record["peer"])
 
 
 def _stake(peer: str, actions: dict[str, list[tuple[Copy, str]]], now: float, say: Say) -> None:
