@@ -60,7 +60,8 @@ class SimulatedWorld(World):
         host.host.booted = self.now()
 
     def slow_link(self) -> None:
-        self.simulation.link.slow = True
+        # a burst is under way for longer than a few commands take, whatever the seed
+        self.simulation.link.slow, self.simulation.link.thin = True, 0.5
 
     def _fence_peer(self, end: End, done: Callable[[int, int, int], None]) -> None:
         name = end.host.name

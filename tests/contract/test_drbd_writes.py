@@ -62,8 +62,8 @@ def test_the_switch_to_c_alone_is_no_barrier(world: World, alice: Host, bob: Hos
     alice.burst()
     alice.write(0, 7)
     alice.set_net("C", False)
-    assert alice.net() == ("C", False)
     assert bob.on_disk(0) == 0
+    assert alice.net() == ("C", False)
     world.until(lambda: bob.on_disk(0) == 7, "the write to arrive")
 
 
