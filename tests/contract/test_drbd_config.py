@@ -10,7 +10,7 @@ from xenhelper.drbd import verbs
 from .world import Host, World
 
 
-@pytest.mark.contract_core
+@pytest.mark.core
 def test_a_goodbye_outdates_a_secondary(world: World, alice: Host, bob: Host) -> None:
     """It leaves a Primary: its own disk becomes Outdated first, so no handler is called."""
     alice.promote()

@@ -14,7 +14,7 @@ from .world import Host, World
 @pytest.mark.parametrize(
     ("status", "peer_disk"),
     [
-        pytest.param(4, "Outdated", marks=pytest.mark.contract_core),
+        pytest.param(4, "Outdated", marks=pytest.mark.core),
         (5, "Outdated"),
         (3, "Inconsistent"),
         (1, "DUnknown"),
@@ -36,7 +36,7 @@ def test_a_primary_that_loses_its_peer_calls_once(
     assert (alice.fence_calls(), bob.fence_calls()) == (1, 0)
 
 
-@pytest.mark.contract_core
+@pytest.mark.core
 def test_alone_it_promotes_only_with_the_handlers_word(world: World, bob: Host) -> None:
     world.lose_link()
     error = bob.refuses(verbs.primary, MINOR)

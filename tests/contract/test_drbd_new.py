@@ -36,7 +36,7 @@ def up(machine: Machine) -> None:
     assert result.status == 0, result.stderr
 
 
-@pytest.mark.contract_core
+@pytest.mark.core
 @pytest.mark.expects("split-brain")  # so DRBD calls a forced promotion alone
 def test_new_metadata_is_inconsistent_until_it_is_forced(machine: Machine) -> None:
     up(machine)

@@ -88,7 +88,7 @@ def test_show_leaves_out_defaults(alice: Host) -> None:
     assert "protocol" not in text and "allow-two-primaries\tyes;" in text
 
 
-@pytest.mark.contract_core
+@pytest.mark.core
 def test_a_resource_that_is_not_up_reads_as_none(alice: Host) -> None:
     assert alice.do(events.one, "nosuch") is None
     assert alice.do(show.one, "nosuch") is None

@@ -19,7 +19,7 @@ def alone(world: World, *hosts: Host) -> None:
         host.promote()
 
 
-@pytest.mark.contract_core
+@pytest.mark.core
 def test_the_side_that_went_on_is_the_source(world: World, alice: Host, bob: Host) -> None:
     alice.answer_fencing(4)
     alice.promote()
@@ -64,7 +64,7 @@ def test_a_promotion_without_a_write_counts_too(world: World, alice: Host, bob: 
     assert alice.generations()[0] == bob.generations()[0] == current
 
 
-@pytest.mark.contract_core
+@pytest.mark.core
 @pytest.mark.expects("split-brain")
 def test_writes_on_both_sides_are_a_split_brain(world: World, alice: Host, bob: Host) -> None:
     alone(world, alice, bob)

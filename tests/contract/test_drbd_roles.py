@@ -30,7 +30,7 @@ def test_only_a_primary_can_be_opened(alice: Host, bob: Host) -> None:
     assert bob.open_device(writing=False) == "Wrong medium type"
 
 
-@pytest.mark.contract_core
+@pytest.mark.core
 def test_a_second_primary_needs_permission(alice: Host, bob: Host) -> None:
     alice.promote()
     error = bob.refuses(verbs.primary, MINOR)
@@ -48,7 +48,7 @@ def test_a_refused_second_primary_waits_for_a_ping(world: World, alice: Host, bo
     assert 3.0 <= world.now() - began < 8.0
 
 
-@pytest.mark.contract_core
+@pytest.mark.core
 def test_two_primaries_and_back_in_one_call(world: World, alice: Host, bob: Host) -> None:
     alice.promote()
     alice.set_net("C", True)
@@ -68,7 +68,7 @@ def test_two_primaries_and_back_in_one_call(world: World, alice: Host, bob: Host
     assert alice.refuses(verbs.primary, MINOR).status == 11
 
 
-@pytest.mark.contract_core
+@pytest.mark.core
 def test_a_held_device_is_not_demoted(world: World, alice: Host) -> None:
     alice.promote()
     with alice.hold_open():

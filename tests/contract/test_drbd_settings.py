@@ -59,7 +59,7 @@ def test_settings_can_be_changed_while_the_peer_is_away(world: World, alice: Hos
     world.wait_in_sync()
 
 
-@pytest.mark.contract_core
+@pytest.mark.core
 def test_settings_that_differ_end_in_standalone(world: World, alice: Host, bob: Host) -> None:
     """The side that finds the difference gives up for good, the other goes on waiting or gives
     up, too; both have to have the same again before they meet."""

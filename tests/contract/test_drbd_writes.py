@@ -33,7 +33,7 @@ def test_a_write_at_a_is_acknowledged_before_it_arrives(world: World, alice: Hos
     world.until(lambda: bob.on_disk(0) == 5, "the write to arrive")
 
 
-@pytest.mark.contract_core
+@pytest.mark.core
 def test_behind_the_barrier_nothing_acknowledged_is_missing(world: World, alice: Host, bob: Host) -> None:
     """The hand-over's order (docs): C, drain, two-primaries as the marker behind all data; once
     the peer shows the marker and its disk has nothing pending, it has every write."""

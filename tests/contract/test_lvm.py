@@ -62,7 +62,7 @@ def test_metadata_fits_an_extent(machine: Machine) -> None:
     [
         ("vg0", 2, ("already exists", NAME)),
         ("nosuch", 1, ("not found", "nosuch")),
-        pytest.param("vg1", 16, ("insufficient free space", "vg1"), marks=pytest.mark.contract_core),
+        pytest.param("vg1", 16, ("insufficient free space", "vg1"), marks=pytest.mark.core),
     ],
 )
 def test_what_cant_be_made_is_5_and_leaves_all_as_it_was(

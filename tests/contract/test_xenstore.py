@@ -16,7 +16,7 @@ HOME = "/local/domain/0"
 FIRST = ["contract/a", "t"]
 
 
-@pytest.mark.contract_core
+@pytest.mark.core
 def test_write_read_list_and_remove(alice: Host) -> None:
     found = alice.steps(
         ["a", "read", "contract/a"],

@@ -47,7 +47,7 @@ def test_info_tells_what_a_destination_needs(alice: Host) -> None:
     assert "dom0_mem=" in info["xen_commandline"]
 
 
-@pytest.mark.contract_core
+@pytest.mark.core
 def test_from_create_to_destroy(world: World, alice: Host) -> None:
     domain = started(alice)
     assert domain.name == VM and domain.domid > 0
