@@ -210,11 +210,12 @@ def _close(
     vm: str, records: "list[dict[str, str]]", intent: "dict[str, str] | None", dry_run: bool
 ) -> "list[str]":
     peer = records[0]["peer"] if records else _other(intent or {})
+    # here first: a copy that comes while the other host is asked isn't one that was left
+    here = [(domain.name, domain.state) for domain in domains.find(vm)]
     there = _there(peer, vm)
     if there is not None and _busy_there(peer, vm):
         return []  # an xl over there is still at it
-    seen = Seen(vm, [(domain.name, domain.state) for domain in domains.find(vm)], there)
-    action, line = decide(seen)
+    action, line = decide(Seen(vm, here, there))
     if action == LEAVE:
         return [line]
     if dry_run:
@@ -222,6 +223,8 @@ def _close(
     if action == DESTROY_INCOMING:
         from xenhelper.run import run
 
+        if domains.migrating(vm):
+            return []  # its xl has come meanwhile
         run([domains.real_xl(), "destroy", vm + names.INCOMING], timeout=30)
         log.event("reconciled", line, log.NOTICE, vm=vm)
     left = [problem for record in records if (problem := window.close_one(record["resource"], 5.0))]
@@ -255,10 +258,12 @@ def _there(peer: str, vm: str) -> "list[tuple[str, str]] | None":
 
 
 def _busy_there(peer: str, vm: str) -> bool:
+    """Whether a change goes on there, as far as is known: a host that has just answered and
+    doesn't say may be at one."""
     try:
         return bool(client.ask(peer, "busy", {"vm": vm}, timeout=5.0).get("busy"))
     except (PeerFailed, PeerUnreachable):
-        return False
+        return True
 
 
 def serve_busy(peer: str, args: "dict[str, str]") -> "dict[str, object]":

@@ -109,8 +109,8 @@ def attach(process: Process, domain: Domain) -> bool:
             world.promises.broken("bounded", f"{script} took longer than 40 s")
             script.kill()
         ok = ok and script.status == 0
-    if not ok:
-        return False
+    if not ok or domain.domid not in host.domains or domain.state == "dying":
+        return False  # (somebody destroys it: with its folder gone, blkback opens nothing)
     for number, resource in enumerate(domain.guest.resources):
         if not host.store.get(base(domain, number) + "/physical-device"):
             world.promises.broken("available", f"{domain}: add succeeded without physical-device")

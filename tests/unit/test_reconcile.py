@@ -6,13 +6,15 @@ from typing import Any
 import pytest
 
 from xenhelper import halfopen, intents, paths, reconcile, statefile
-from xenhelper.errors import Busy, Refused, XenhelperError
+from xenhelper.errors import Busy, PeerUnreachable, Refused, XenhelperError
+from xenhelper.peer import client
+from xenhelper.run import Result
 from xenhelper.xen import domains
 
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("RESOURCES", "RUN", "LOCKS"):
+    for name in ("RESOURCES", "RUN", "LOCKS", "INTENTS"):
         monkeypatch.setattr(paths, name, str(tmp_path / name.lower()))
     monkeypatch.setattr(domains, "listing", lambda: [])
     monkeypatch.setattr(intents, "all_open", lambda: [])
@@ -52,3 +54,49 @@ def test_a_dead_ssh_is_looked_for_first(root: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(reconcile, "_vm", lambda vm, *rest: order.append(vm) or [])
     reconcile.reconcile()
     assert order == [(["bob"], False), "db1", "web1"]
+
+
+RUNS_THERE = {"domains": [{"name": "web1", "state": "-b----"}]}
+INCOMING = domains.Domain(7, "web1--incoming", "--p---", "0")
+
+
+@pytest.mark.parametrize(
+    ("before", "busy", "migrating", "destroyed"),
+    [
+        ([INCOMING], {"busy": False}, False, True),  # left over: the xl that made it is gone
+        ([INCOMING], {"busy": True}, False, False),
+        ([INCOMING], PeerUnreachable("silent"), False, False),  # it may be at work
+        ([INCOMING], {"busy": False}, True, False),  # an xl migrate-receive is at work here
+        ([], {"busy": False}, False, False),  # came while the other host was asked
+    ],
+)
+def test_only_a_copy_that_was_left_is_destroyed(
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    before: list[domains.Domain],
+    busy: "dict[str, object] | Exception",
+    migrating: bool,
+    destroyed: bool,
+) -> None:
+    here = list(before)
+    programs = []
+
+    def ask(peer: str, verb: str, args: dict[str, object], timeout: float = 0) -> dict[str, object]:
+        here[:] = [INCOMING]
+        if verb == "runs":
+            return RUNS_THERE
+        if isinstance(busy, Exception):
+            raise busy
+        return busy
+
+    def program(argv: list[str], **_: object) -> Result:
+        programs.append(argv[1:])
+        return Result(0, "", "")
+
+    monkeypatch.setattr(client, "ask", ask)
+    monkeypatch.setattr("xenhelper.run.run", program)
+    monkeypatch.setattr(domains, "find", lambda vm: list(here))
+    monkeypatch.setattr(domains, "migrating", lambda vm: migrating)
+    monkeypatch.setattr(domains, "real_xl", lambda: "xl")
+    reconcile._close("web1", [], {"source": "bob", "destination": "alice"}, False)
+    assert programs == ([["destroy", "web1--incoming"]] if destroyed else [])
