@@ -72,6 +72,8 @@ def decide(
     if isinstance(running, list) and running:
         if all(names.base_vm(str(name)) != name for name in running):
             return UNKNOWN, f"{peer} has an unfinished migration's half of it ({running[0]})"
+        if there.get("unsettled"):
+            return UNKNOWN, f"{peer} is starting it, or has it paused"
         return RUNS, f"it runs on {peer} (as {running[0]})"
     theirs = {key: str(there.get(key, "")) for key in ("ran_at", "let_go_at")}
     # the newer record knows; a migration's source notes where it went when it lets go
@@ -94,12 +96,18 @@ def _ask(vm: str, peer: str, timeout: float = 6.0) -> "dict[str, object] | None"
 def serve_last_ran(peer: str, args: "dict[str, str]") -> "dict[str, object]":
     """Verb ``last-ran``: this host's record of a VM, and its domains here."""
     vm = names.check_vm(args["vm"])
-    here = [domain.name for domain in domains.find(vm)]
+    here = domains.find(vm)
     if not here:
         handed.settle(vm)
     record = statefile.read(f"{paths.VMS}/{vm}") or {}
     found: "dict[str, object]" = {key: record.get(key, "") for key in ("last_ran", "ran_at", "let_go_at")}
-    return {**found, "domains": here}
+    # a start that fails yet must not look like a running VM to a host that wants it, too
+    found["unsettled"] = bool(here) and all(_coming_or_going(domain) for domain in here)
+    return {**found, "domains": [domain.name for domain in here]}
+
+
+def _coming_or_going(domain: domains.Domain) -> bool:
+    return "p" in domain.state[2:3] or "d" in domain.state[5:6]
 
 
 def check(vm: str, config: str) -> None:
@@ -192,7 +200,7 @@ def _one(vm: str, dry_run: bool) -> str:
     if mark is None:
         return ""
     here = domains.find(vm)
-    if any("p" in domain.state[2:3] or "d" in domain.state[5:6] for domain in here):
+    if any(_coming_or_going(domain) for domain in here):
         return ""  # being created or destroyed, or its xl died: the next look shows which
     if record is None or here or _ran_this_boot(record):
         if not dry_run:

@@ -54,6 +54,9 @@ def there(**more: Any) -> dict[str, object]:
         (times(T - 99, T + 9, last_ran="bob"), there(**times(T, last_ran="bob")), autostart.THERE),
         (times(T, last_ran="alice"), there(**times(T - 99, T + 9)), autostart.HERE),
         (times(T, T + 9), {"domains": ["web1"], "ran_at": ""}, autostart.RUNS),
+        # a start over there that fails yet: both wanted it, and neither would come back to it
+        (times(T, T + 9), {"domains": ["web1"], "unsettled": True}, autostart.UNKNOWN),
+        (times(T, T + 9), {"domains": ["web1"], "unsettled": False}, autostart.RUNS),
         (times(T, T + 9), None, autostart.HERE),  # the block script asks again
         (times(T, last_ran="bob"), None, autostart.UNKNOWN),
         ({"last_ran": "bob"}, there(), autostart.THERE),
@@ -181,7 +184,7 @@ def test_what_was_handed_over_and_let_go_by_nobody_went_there(
     with pytest.raises(Refused, match="migrated to bob"):
         autostart.serve_autostart("bob", {"vm": "web1"})
     assert autostart.serve_last_ran("bob", {"vm": "web1"}) == there(
-        **times(started, started + 200, last_ran="bob")
+        unsettled=False, **times(started, started + 200, last_ran="bob")
     )
     assert autostart.serve_autostart("bob", {"vm": "web1"}) == {"starts": False}  # said once
 
@@ -400,3 +403,14 @@ def test_the_shims_exit_code(host: Host, tmp_path: Path, capsys: pytest.CaptureF
     statefile.write(f"{paths.VMS}/web1", {"vm": "web1", **times(now + 60)})
     assert xl.main(["restore", image(tmp_path / "web1")]) == 3
     assert "can't be restored" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("states", "unsettled"),
+    [(["--p---"], True), (["-b----"], False), (["--p---", "r-----"], False), (["-----d"], True), ([], False)],
+)
+def test_a_domain_that_may_not_come_to_anything_is_told_apart(
+    host: Host, states: list[str], unsettled: bool
+) -> None:
+    host.running = [domains.Domain(3 + n, "web1", state, "0") for n, state in enumerate(states)]
+    assert autostart.serve_last_ran("bob", {"vm": "web1"})["unsettled"] is unsettled
