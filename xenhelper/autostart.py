@@ -161,6 +161,11 @@ def ran_since(record: "dict[str, str]", booted: float) -> bool:
 
 
 def _ran_this_boot(record: "dict[str, str]") -> bool:
+    # a disk that was refused at the last start: whatever the others say, it wasn't one
+    # (their `remove`, which says so as well, isn't guaranteed)
+    resources = record.get("resources", "").split(",")
+    if any(name and os.path.exists(f"{paths.RUN}/refused/{name}") for name in resources):
+        return False
     return ran_since(record, _booted_at())
 
 

@@ -285,6 +285,7 @@ def _remember(disk: Disk) -> None:
     if not disk.incoming:  # a migration may fail yet; autostart.ran_here notes one that didn't
         _note(disk, last_ran=disk.record.get("host", ""), ran_at=now())
         handed.forget(disk.vm)
+        statefile.remove(f"{paths.RUN}/refused/{disk.resource}")
 
 
 def now() -> str:
@@ -358,7 +359,7 @@ def main(argv: "list[str]") -> int:
     if command not in ("add", "remove") or not base:
         print("usage (by libxl): XENBUS_PATH=backend/vbd/D/N block-xenhelper add|remove", file=sys.stderr)
         return 2
-    store = None
+    store, disk = None, None
     try:
         store = Xenstore()
         disk = Disk(store, base)
@@ -366,10 +367,20 @@ def main(argv: "list[str]") -> int:
         return 0
     except (XenhelperError, OSError) as error:
         _fail(store, base, command, error)
+        if command == "add" and disk is not None and not disk.incoming:
+            _no_start(disk)
         return 3 if isinstance(error, (Refused, PeerUnreachable)) else 1
     finally:
         if store is not None:
             store.close()
+
+
+def _no_start(disk: Disk) -> None:
+    """For autostart: a start in which another disk was given out came to nothing."""
+    try:
+        statefile.write(f"{paths.RUN}/refused/{disk.resource}", {"vm": disk.vm, "domid": str(disk.domid)})
+    except (OSError, XenhelperError) as error:
+        log.event("note", f"{disk.resource}: {error}", log.WARNING, vm=disk.vm)
 
 
 def _fail(store: "Xenstore | None", base: str, command: str, error: Exception) -> None:

@@ -187,6 +187,7 @@ class Run:
         self.world.loop.at(30.0 + self.world.random.random() * 10, self._tick)
 
     def _started(self, domain: Any) -> None:
+        self.world.unheard.discard(domain.guest.vm)
         self.expected[domain.guest.vm] = domain.host.name
 
     def _busy(self) -> bool:
@@ -562,7 +563,7 @@ class Run:
         if odd and odd != paused:
             self.world.promises.broken("alert", f"{odd} are left and nobody says so")
         self._closed(vm)
-        expected = self.expected[vm]
+        expected = None if vm in self.world.unheard else self.expected[vm]
         if expected is not None and not [d for d in domains if d.state == "running"] and not paused:
             self.world.promises.broken(
                 "available", f"{vm} ran on {expected} and runs nowhere now, with no alert"

@@ -81,6 +81,7 @@ class World:
         self.kill_in: "int | None" = None
         self.kill_what = ""
         self.kills = 0
+        self.unheard: "set[str]" = set()
         self.ports = 0
         self.scripts: "list[float]" = []
         self._configs: "dict[str, Any]" = {}
@@ -346,6 +347,8 @@ class World:
             return 0
 
         def checked(process: Process) -> None:
+            if process.status == -9 and f"{paths.RUN}/wanted/{vm}" not in host.files.live:
+                self.unheard.add(vm)  # killed before it left a mark: to be run again by whoever did
             if process.status == 0 and host.power:
                 self.command(host, "xl create", lambda process: toolstack.create(process, vm))
 

@@ -195,6 +195,20 @@ def test_what_runs_here_after_all_was_not_handed_over(host: Host) -> None:
     assert not handed.settle("web1")
 
 
+def test_a_start_that_was_refused_a_disk_is_no_run(host: Host) -> None:
+    """One disk was given out, the other refused, and the `remove` of the first never came."""
+    now = time.time()
+    statefile.write(
+        f"{paths.VMS}/web1",
+        {"vm": "web1", "peer": "bob", "resources": "web1-xvda,web1-xvdb"}
+        | times(now - 20, last_ran=os.uname().nodename),
+    )
+    autostart.want("web1", "/c")
+    statefile.write(f"{paths.RUN}/refused/web1-xvdb", {"vm": "web1", "domid": "1"})
+    host.answers["last-ran"] = there(**times(now - 90))
+    assert autostart.start_wanted() == [] and len(host.programs) == 1
+
+
 @pytest.mark.parametrize("state", ["--p---", "--ps--", "---s-d"])
 def test_a_half_made_domain_is_no_run(host: Host, state: str) -> None:
     """An `add` failed, and the domain is being destroyed again: it stays wanted."""
