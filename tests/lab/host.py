@@ -159,12 +159,30 @@ class Host:
         self.disconnect()
 
     def power_on(self, timeout: float = BOOT_TIMEOUT, wait: bool = True) -> None:
-        """Boot from disk, and wait until ssh answers and booting is over."""
+        """Boot from disk, and wait until ssh answers and booting is over.
+
+        Now and then the emulated disk never answers a read of the initramfs: then the
+        power is cut once more. Nothing of the product runs before the root file system.
+        """
         self.disconnect()
+        begun = self.machine.serial_log.stat().st_size if self.machine.serial_log.exists() else 0
         if not self.is_on:
             qemu.start(self.machine)
-        if wait:
-            self.wait_for_boot(timeout)
+        if not wait:
+            return
+        wait_until(lambda: self._greets() or self._no_root(begun), timeout, f"ssh on {self.name}", every=0.5)
+        if self._no_root(begun):
+            print(f"lab: {self.name}'s disk doesn't answer; switching it off and on again")
+            self.power_off()
+            qemu.start(self.machine)
+        self.wait_for_boot(timeout)
+
+    def _no_root(self, begun: int) -> bool:
+        """Whether this boot hangs in mounting its root: by the serial log since ``begun``."""
+        with self.machine.serial_log.open("rb") as serial:
+            serial.seek(begun)
+            text = serial.read()
+        return b"INFO: task mount:" in text and b"systemd[1]" not in text
 
     def shutdown(self, timeout: float = 300) -> None:
         """Shut down cleanly and wait until the machine is off."""
