@@ -62,6 +62,12 @@ def run(vm: str, delete_peer_volumes: bool = False, dry: bool = False) -> list[s
     return lines + _describe(vm, records, delete_data=False)
 
 
+def known() -> list[str]:
+    """Every VM that is replicated on this host, or whose forgetting was begun."""
+    begun = [intent["vm"] for intent in intents.all_open() if intent.get("kind") == KIND and "vm" in intent]
+    return sorted({record["vm"] for record in provision.vm_records().values() if "vm" in record} | set(begun))
+
+
 def _finish(vm: str) -> bool:
     """Go on when only an intent is left of an earlier run here."""
     if intents.read(KIND, vm) is None:

@@ -458,6 +458,24 @@ def test_forget_gives_everything_back(world: World, delete: bool) -> None:
     assert not [name for name in after["bob-files"] if name.startswith("var/")]
 
 
+def test_forget_all_leaves_out_what_runs_and_says_so(world: World) -> None:
+    before = state(world)
+    assert world.run("alice", "create", config_of(world)).returncode == 0
+    for words in ((), ("web1", "--all")):
+        assert world.run("alice", "cli", "forget", *words).returncode == 2
+    running = world.folder / "bob.domains"
+    running.write_text("web1")
+    complete = state(world)
+    refused = world.run("alice", "cli", "forget", "--all")
+    assert refused.returncode == 3 and "runs on bob" in refused.stderr
+    assert state(world) == complete
+    running.unlink()
+    done = world.run("alice", "cli", "forget", "--all")
+    assert done.returncode == 0, done.stderr
+    assert state(world)["alice-files"] == before["alice-files"]
+    assert world.run("alice", "cli", "forget", "--all").returncode == 0
+
+
 def test_forget_never_deletes_the_better_copy(world: World) -> None:
     (world.folder / "nosync").touch()
     assert world.run("alice", "create", config_of(world)).returncode == 0

@@ -1,16 +1,18 @@
 """``xenhelper forget VM``: end a VM's replication; its data and its original config stay."""
 
 import argparse
+import sys
 
 from xenhelper import forget
-from xenhelper.errors import EXIT_DONE
+from xenhelper.errors import EXIT_DONE, UsageError, XenhelperError
 
 HELP = "end a VM's replication and give its original config back"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The VM and what is to become of the other copy."""
-    parser.add_argument("vm", metavar="VM")
+    """The VM, or all, and what is to become of the other copy."""
+    parser.add_argument("vm", metavar="VM", nargs="?", default="")
+    parser.add_argument("--all", action="store_true", help="every replicated VM, one after the other")
     parser.add_argument(
         "--delete-peer-volumes", action="store_true", help="also remove the copies of its disks on the peer"
     )
@@ -18,7 +20,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Forget it on both hosts."""
-    for line in forget.run(args.vm, args.delete_peer_volumes, args.dry_run):
+    """Forget on both hosts. With --all one that can't be forgotten doesn't hold up the
+    others; the exit status is then the first such one's."""
+    if bool(args.vm) == args.all:
+        raise UsageError("name the VM, or say --all")
+    if not args.all:
+        _one(args.vm, args)
+        return EXIT_DONE
+    status = EXIT_DONE
+    for vm in forget.known():
+        try:
+            _one(vm, args)
+        except XenhelperError as error:
+            print(f"xenhelper: {error}", file=sys.stderr)
+            status = status or error.exit_code
+    return status
+
+
+def _one(vm: str, args: argparse.Namespace) -> None:
+    for line in forget.run(vm, args.delete_peer_volumes, args.dry_run):
         print(("would " if args.dry_run else "") + line)
-    return EXIT_DONE
