@@ -47,15 +47,22 @@ def at(when: str) -> None:
         return
     if outer and outer not in names[1:]:
         return
+    # two scripts may be at the same step: one of them takes the order
+    mine = f"{paths.CRASH_AT}.{os.getpid()}"
+    try:
+        os.rename(paths.CRASH_AT, mine)
+    except FileNotFoundError:
+        return
     if order[2] > 1:
-        _write(f"{order[0]} {order[1]} {order[2] - 1}\n")
+        _write(mine, f"{order[0]} {order[1]} {order[2] - 1}\n")
+        os.rename(mine, paths.CRASH_AT)
         return
     if action == "stop":
-        _write(f"{os.getpid()} {names[0]}\n")
-        os.rename(paths.CRASH_AT, paths.CRASH_AT + ".held")
+        _write(mine, f"{os.getpid()} {names[0]}\n")
+        os.rename(mine, paths.CRASH_AT + ".held")
         os.kill(os.getpid(), signal.SIGSTOP)
         return
-    os.unlink(paths.CRASH_AT)
+    os.unlink(mine)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -90,8 +97,8 @@ def _order() -> "tuple[str, str, int] | None":
     return words[0], " ".join(words[1:]), count
 
 
-def _write(text: str) -> None:
-    fd = os.open(paths.CRASH_AT, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW)
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW)
     os.write(fd, text.encode())
     os.close(fd)
 

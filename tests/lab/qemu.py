@@ -146,10 +146,17 @@ def start(machine: Machine, snapshot: str | None = None) -> None:
 
 
 def kill(machine: Machine) -> None:
-    """Cut the power. What the host flushed is on its disks, nothing else."""
+    """Cut the power. Its disks keep what they had acknowledged, as disks do that survive
+    a power loss: QEMU is stopped first, which writes its own notes of where a snapshot's
+    clusters went. Without that, all since the last flush would be gone, minutes of it,
+    which no disk's cache does."""
     number = pid(machine)
     if not number:
         return
+    try:
+        qmp(machine, "stop", timeout=10)
+    except (QemuError, OSError):
+        pass
     os.kill(number, signal.SIGKILL)
     end = time.monotonic() + 30
     while pid(machine):

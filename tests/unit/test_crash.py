@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from xenhelper import crashpoints
+from xenhelper import crash, crashpoints, paths
 
 ROOT = Path(__file__).parents[2]
 STORY = """
@@ -111,3 +111,13 @@ def test_the_list_is_complete_and_unambiguous() -> None:
 def test_every_port_tells_of_its_steps() -> None:
     for module in ("run", "statefile", "peer/client", "xen/xenstore"):
         assert 'paths.crash("before")' in (ROOT / "xenhelper" / f"{module}.py").read_text(), module
+
+
+def test_of_two_at_the_same_step_one_takes_the_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one goes on as if nothing were armed."""
+    monkeypatch.setattr(paths, "CRASH_AT", str(tmp_path / "crash-at"))
+    monkeypatch.setattr(crash, "_order", lambda: ("before", "a:b:c", 1))  # read before it was taken
+    monkeypatch.setattr(crash, "_beneath", lambda frame, wanted: True)
+    monkeypatch.setattr(crashpoints, "stack", lambda frame: ["a:b:c"])
+    crash.at("before")
+    assert list(tmp_path.iterdir()) == []
