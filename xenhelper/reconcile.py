@@ -69,6 +69,13 @@ def decide(seen: Seen) -> "tuple[str, str]":
                 DESTROY_INCOMING,
                 f"{vm}: runs on the other host; its unfinished copy {incoming} here is destroyed",
             )
+        if not seen.there and all(name == incoming and state[2] == "p" for name, state in seen.here):
+            # it keeps that name until it may run, and the source, which would have told it
+            # so, has lost its guest: what is left of it is on the disks
+            return (
+                DESTROY_INCOMING,
+                f"{vm}: its source is gone; {incoming} here, which never ran, is destroyed",
+            )
         return (
             LEAVE,
             f"{vm}: only its unfinished copy {incoming} is here; `xl destroy {incoming}`, then `xl create`",

@@ -100,3 +100,20 @@ def test_only_a_copy_that_was_left_is_destroyed(
     monkeypatch.setattr(domains, "real_xl", lambda: "xl")
     reconcile._close("web1", [], {"source": "bob", "destination": "alice"}, False)
     assert programs == ([["destroy", "web1--incoming"]] if destroyed else [])
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "action"),
+    [
+        ("--p---", [], reconcile.DESTROY_INCOMING),  # its source lost its power
+        ("--p---", None, reconcile.LEAVE),  # or only the link
+        ("r-----", [], reconcile.LEAVE),
+        ("--p---", [("web1", "---ss-")], reconcile.LEAVE),
+        ("--p---", [("web1--migratedaway", "---ss-")], reconcile.LEAVE),
+        ("--p---", [("web1", "-b----")], reconcile.DESTROY_INCOMING),
+    ],
+)
+def test_an_unfinished_copy_goes_only_where_the_guest_cannot_need_it(
+    here: str, there: list[tuple[str, str]] | None, action: str
+) -> None:
+    assert reconcile.decide(reconcile.Seen("web1", [("web1--incoming", here)], there))[0] == action
