@@ -18,6 +18,7 @@ import time
 from xenhelper import log, paths
 from xenhelper.errors import PeerFailed, PeerUnreachable, UsageError
 from xenhelper.peer import client
+from xenhelper.xen import domains
 
 # states of include/net/tcp_states.h in which the kernel may still pass on data
 _OVER = {"06", "07"}  # TIME_WAIT, CLOSE
@@ -113,24 +114,21 @@ def _connections() -> "list[tuple[int, Connection]]":
 def _ssh_of_migrations() -> "list[int]":
     """`ssh` below an `xl migrate`, and the `sshd` above an `xl migrate-receive`."""
     senders, receivers = set(), set()
-    pids = [int(name) for name in os.listdir(paths.ROOT + "/proc") if name.isdigit()]
-    for pid in pids:
-        words = _words(pid)
-        if len(words) > 1 and words[0].rsplit("/", 1)[-1] == "xl":
-            if "migrate" in words:
-                senders.add(pid)
-            elif "migrate-receive" in words:
-                receivers.add(pid)
+    for name, words in domains.xl_processes():
+        if "migrate" in words:
+            senders.add(int(name))
+        elif "migrate-receive" in words:
+            receivers.add(int(name))
     found = {above for pid in receivers if (above := _ancestor(pid, "sshd"))}
     if senders:
-        for pid in pids:
+        for pid in map(int, filter(str.isdigit, os.listdir(paths.ROOT + "/proc"))):
             if _stat(pid)[0] == "ssh" and senders & set(_line(pid)):
                 found.add(pid)
     return sorted(found)
 
 
 def _ancestor(pid: int, name: str) -> int:
-    """The nearest process above with a name that begins so and a connection; 0: none."""
+    """The nearest process above whose name begins so; 0: none."""
     for above in _line(pid):
         # sshd-session since OpenSSH 9.8
         if _stat(above)[0].startswith(name):
@@ -158,14 +156,6 @@ def _stat(pid: int) -> "tuple[str, int]":
         return "", 0
     name, _, rest = text.partition("(")[2].rpartition(")")
     return name, int(rest.split()[1])
-
-
-def _words(pid: int) -> "list[str]":
-    try:
-        with open(f"{paths.ROOT}/proc/{pid}/cmdline", "rb") as file:
-            return file.read(4096).decode("utf-8", "replace").split("\0")
-    except OSError:
-        return []
 
 
 def _sockets(pid: int) -> "set[str]":

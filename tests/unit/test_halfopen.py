@@ -147,7 +147,6 @@ def test_a_sender_is_the_ssh_below_xl(tmp_path: Path, monkeypatch: pytest.Monkey
         ("00000000000000000000000001000000:0016", ("::1", 22)),
     ],
 )
-@pytest.mark.skipif(sys.byteorder != "little", reason="captured on x86")
 def test_addresses_of_proc(text: str, end: tuple[str, int]) -> None:
     assert halfopen._end_of(text) == end
 

@@ -97,19 +97,26 @@ def migrating(vm: str) -> bool:
     and stays after a migration to watch the domain, then with /dev/null as its input
     where the stream came from (do_daemonize() in xl_utils.c).
     """
+    for pid, words in xl_processes():
+        if "migrate" in words and vm in words:
+            return True
+        if "migrate-receive" in words and _input(pid) != "/dev/null":
+            return True
+    return False
+
+
+def xl_processes() -> "list[tuple[str, list[str]]]":
+    """(process id, command line) of each xl on this host that was given a command."""
+    found = []
     for pid in filter(str.isdigit, os.listdir(paths.ROOT + "/proc")):
         try:
             with open(f"{paths.ROOT}/proc/{pid}/cmdline", "rb") as file:
                 words = file.read(4096).decode("utf-8", "replace").split("\0")
         except OSError:
             continue
-        if words[0].rsplit("/", 1)[-1] != "xl" or len(words) < 2:
-            continue
-        if "migrate" in words and vm in words:
-            return True
-        if "migrate-receive" in words and _input(pid) != "/dev/null":
-            return True
-    return False
+        if words[0].rsplit("/", 1)[-1] == "xl" and len(words) > 1:
+            found.append((pid, words))
+    return found
 
 
 def _input(pid: str) -> str:
