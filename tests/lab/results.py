@@ -1,4 +1,5 @@
-"""What each case of the lab came to, kept outside of the tree: one JSON line a run of a case.
+"""What each case of the lab came to: one JSON line a run of a case, kept in the tree, so that
+a run on another machine goes on where this one was.
 
 A line stands for a case on a release with one build of the product. The build is known
 by what the .deb installs, its documentation left out, which holds these very results.
@@ -16,10 +17,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import image
-
 PASSED, FAILED, SKIPPED, TIMEOUT = "passed", "failed", "skipped", "timeout"
-FILE = image.CACHE / "results.jsonl"
+FILE = Path(__file__).parent / "results.jsonl"
 
 
 @dataclass(frozen=True)
