@@ -30,6 +30,8 @@ KINDS = {
     "takeover": "6c2e50581a3b4d7fb1405a72819fac1e",
     "ceded": "7d3f61692b4c4e80c2516b8392a0bd1f",
     "autostart": "8e40727a3c5d4f91d3627c94a3b1ce20",
+    "alert": "9f51838b4d6e4fa2e4738da5b4c2df21",
+    "alert-over": "a062949c5e7f40b3f5849eb6c5d3e022",
     "failed": "39fb1d25e7084a9c1e283a4b5d64701b",
 }
 
