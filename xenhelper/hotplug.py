@@ -147,8 +147,19 @@ def add(disk: Disk) -> None:
     _remember(disk)
 
 
+def _look(name: str) -> "events.Resource | None":
+    """The resource now; asked a second time where drbdsetup gave no answer: it waits while another
+    call holds DRBD's global lock, for a dead link say, and a guest's reboot mustn't fail for that."""
+    try:
+        return events.one(name, 6.0)
+    except CommandFailed as error:
+        if error.status is not None:
+            raise
+        return events.one(name)
+
+
 def _up(disk: Disk) -> events.Resource:
-    resource = events.one(disk.resource)
+    resource = _look(disk.resource)
     if resource is None:
         if not disk.record:
             raise Refused(

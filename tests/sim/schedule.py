@@ -297,12 +297,13 @@ class Run:
             return
         host, domain = found
         alone = vm in self.alone
-        kills = self.world.kills
+        before = self.world.kills, self.world.hangs
 
         def go(process: Process) -> int:
             toolstack.destroy(process, domain)
             status = toolstack.create(process, vm)
-            if status and alone and vm in self.alone and self.world.kills == kills:
+            undisturbed = (self.world.kills, self.world.hangs) == before
+            if status and alone and vm in self.alone and undisturbed:
                 self.world.promises.broken(
                     "needless refusal", f"{vm} can't reboot on {host} after its peer died"
                 )

@@ -403,6 +403,7 @@ def sim_run(
         if random.random() < W.hang:
             seconds = random.random() * 15.0
             if seconds > timeout:
+                W.hangs += 1
                 process.block(timeout)
                 if random.random() < 0.5:
                     tool(process, argv)

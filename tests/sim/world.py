@@ -81,6 +81,7 @@ class World:
         self.kill_in: "int | None" = None
         self.kill_what = ""
         self.kills = 0
+        self.hangs = 0  # programs that gave no answer within their bound
         self.unheard: "set[str]" = set()
         self.ports = 0
         self.scripts: "list[float]" = []

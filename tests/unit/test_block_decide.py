@@ -4,8 +4,9 @@ import itertools
 
 import pytest
 
+from xenhelper import hotplug
 from xenhelper.drbd.events import Resource
-from xenhelper.errors import Refused
+from xenhelper.errors import CommandFailed, Refused
 from xenhelper.hotplug import CONSENT, HAND_OVER, PROMOTE, decide
 
 DISKS = ["UpToDate", "Consistent", "Outdated", "Inconsistent", "Diskless", "Failed", "DUnknown"]
@@ -94,3 +95,22 @@ def test_whatever_the_state_a_promotion_has_current_data_here() -> None:
             assert role == "Secondary" or (how == HAND_OVER and incoming)
         else:
             assert how == CONSENT or permit or peer_disk in ("Outdated", "Inconsistent", "Diskless", "Failed")
+
+
+def test_a_look_that_gets_no_answer_is_taken_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest's reboot mustn't fail because drbdsetup waited for DRBD's global lock once."""
+    answers: list[object] = [CommandFailed(["drbdsetup"], None, "", 6.0), healthy()]
+
+    def one(name: str, timeout: float = 10.0) -> object:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(hotplug.events, "one", one)
+    found = hotplug._look("web1-xvda")
+    assert found is not None and found.connected and answers == []
+    # what it says isn't asked again
+    answers[:] = [CommandFailed(["drbdsetup"], 20, "no", 6.0), healthy()]
+    with pytest.raises(CommandFailed):
+        hotplug._look("web1-xvda")
