@@ -21,6 +21,8 @@ XEN_OPTIONS = (
     "loglvl=warning noreboot sched=credit2"
 )
 # See README.md, "Why these QEMU options".
+QUEUE_LENGTH = Path("/proc/sys/net/unix/max_dgram_qlen")
+QUEUED_PACKETS = 2048
 CPU = "Opteron_G3,+svm,+npt,-rdtscp"
 
 
@@ -137,6 +139,8 @@ def start(machine: Machine, snapshot: str | None = None) -> None:
     """Start QEMU; with a snapshot it is loaded and the host stays stopped."""
     if pid(machine):
         raise QemuError(f"{machine.name} is running")
+    if int(QUEUE_LENGTH.read_text()) < QUEUED_PACKETS:
+        QUEUE_LENGTH.write_text(f"{QUEUED_PACKETS}\n")
     command = machine.command()
     if snapshot:
         command += ["-S", "-loadvm", snapshot]
