@@ -6,9 +6,8 @@ Never fails and never blocks: a host without a journal goes on without a log.
 """
 
 import os
-import socket
 
-from xenhelper import paths
+from xenhelper import paths, unixsocket
 
 ERROR, WARNING, NOTICE, INFO, DEBUG = 3, 4, 5, 6, 7
 
@@ -55,9 +54,12 @@ def event(kind: str, message: str, priority: int = INFO, **fields: str) -> None:
         else:
             data += key.encode() + b"=" + raw + b"\n"
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        sock = unixsocket.new(unixsocket.DATAGRAM)
+        try:
             sock.setblocking(False)
             sock.sendto(data, paths.ROOT + "/run/systemd/journal/socket")
+        finally:
+            sock.close()
     except OSError:
         if os.environ.get("XENHELPER_LOG_STDERR"):
             os.write(2, (message + "\n").encode())

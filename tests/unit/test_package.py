@@ -84,3 +84,14 @@ def test_pages_name_every_public_command() -> None:
     for command in main.commands():
         if main._module(command).HELP:
             assert re.search(rf"^\.B {command}\b", page, re.MULTILINE), command
+
+
+@pytest.mark.parametrize("module", ["hotplug", "handover", "stepdown"])
+def test_the_block_script_imports_nothing_heavy(module: str) -> None:
+    """Each of these costs a guest's downtime about as much as starting the interpreter."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import xenhelper.{module};"
+        "print(*({'socket', 'enum', 'signal', 're', 'json', 'collections', 'typing'} & sys.modules.keys()))"
+    )
+    done = subprocess.run(["/usr/bin/python3", "-IS", "-c", code], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("", "")

@@ -5,10 +5,9 @@ answer together take no longer than ``timeout``.
 """
 
 import os
-import socket
 import time
 
-from xenhelper import names, paths
+from xenhelper import names, paths, unixsocket
 from xenhelper.errors import PeerUnreachable, UsageError
 from xenhelper.peer import messages
 
@@ -25,7 +24,7 @@ def ask(peer: str, verb: str, args: "dict[str, object]", timeout: float = 10.0) 
     if os.path.exists(paths.CRASH_AT):
         paths.crash("before")
     deadline = time.monotonic() + timeout
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    sock = unixsocket.new(unixsocket.STREAM)
     try:
         sock.settimeout(timeout)
         try:
@@ -45,7 +44,7 @@ def ask(peer: str, verb: str, args: "dict[str, object]", timeout: float = 10.0) 
 
 
 def _over_link(
-    sock: socket.socket, peer: str, verb: str, args: "dict[str, object]", deadline: float
+    sock: unixsocket.Socket, peer: str, verb: str, args: "dict[str, object]", deadline: float
 ) -> "dict[str, object]":
     received = b""
     try:

@@ -8,10 +8,9 @@ matters, uses it. The wire format is xen/include/public/io/xs_wire.h.
 
 import os
 import select
-import socket
 import time
 
-from xenhelper import paths
+from xenhelper import paths, unixsocket
 from xenhelper.errors import XenhelperError
 
 _DIRECTORY, _READ, _WATCH, _UNWATCH = 1, 2, 4, 5
@@ -37,9 +36,9 @@ class Xenstore:
         self._events: "list[tuple[str, str]]" = []
         self._buffer = b""
         self._request = 0
-        self._sock: "socket.socket | None" = None
+        self._sock: "unixsocket.Socket | None" = None
         try:
-            self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+            self._sock = unixsocket.new(unixsocket.STREAM)
             self._sock.settimeout(timeout)
             self._sock.connect(paths.XENSTORED_SOCKET)
             self._fd = self._sock.fileno()
