@@ -329,6 +329,8 @@ def remove(disk: Disk) -> None:
         log.event("removed", f"{disk.resource} is no domain's disk now", vm=disk.vm, resource=disk.resource)
         if before is None or before.role != events.PRIMARY:
             return  # an `add` that failed: this host had nothing to let go
+        if disk.incoming:
+            return  # a migration that failed: it never ran here, and the other host's word counts
         # a migration's source lets go after its destination began: the VM is over there now
         away = disk.domain.endswith(names.MIGRATED_AWAY) and disk.peer
         _note(disk, let_go_at=now(), **({"last_ran": disk.peer} if away else {}))
