@@ -58,3 +58,9 @@ lab-summary: venv
 # the tables of docs/reliability.md and docs/figures.md, from what lab-full has kept
 lab-report: venv
 	@$(PY) -m tests.lab.full report
+
+# make bench            everything that docs/performance.md compares, side by side
+# make bench ROW=add    only what gives this row
+.PHONY: bench
+bench: lab-needs venv deb
+	@$(PY) -m tests.bench $(ROW)

@@ -1,0 +1,79 @@
+"""``make bench``: measure in the lab, keep the samples, write docs/performance.md."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+from tests.lab import results
+from tests.lab.lab import Lab, LabError
+
+from . import commands, hooks, moves, report, rows
+from .rows import Samples
+
+# what gives which rows, the quick ones first
+PARTS: dict[tuple[str, ...], Callable[[Lab], dict[str, Samples]]] = {
+    ("add", "remove"): hooks.run,
+    ("list",): commands.listing,
+    ("create",): commands.later,
+    ("first-create",): commands.first,
+    moves.ROWS: moves.run,
+}
+
+
+def measure(wanted: list[str]) -> int:
+    """Run the parts that give the wanted rows (none named: all)."""
+    known = [row.key for row in rows.ROWS]
+    wrong = [key for key in wanted if key not in known]
+    if wrong:
+        raise LabError(f"no row {', '.join(wrong)}: there are {', '.join(known)}")
+    lab = Lab()
+    was_up = lab.is_up
+    with lab.claim():
+        lab.check_alone()
+        for keys, part in PARTS.items():
+            if wanted and not {*wanted} & {*keys}:
+                continue
+            print(f"bench: {', '.join(keys)} …", flush=True)
+            at = time.strftime("%Y-%m-%d", time.gmtime())
+            found = part(lab)
+            for samples in found.values():
+                samples.ours, samples.theirs = rows.rounded(samples.ours), rows.rounded(samples.theirs)
+                samples.commit, samples.at = results.commit(), at
+            rows.keep(found)
+            for row in rows.ROWS:
+                ratio = found[row.key].ratio if row.key in found else None
+                if ratio is not None:
+                    ours, theirs = (
+                        statistics.median(side) for side in (found[row.key].ours, found[row.key].theirs)
+                    )
+                    print(
+                        f"  {row.key}: {ours:.2f} s, theirs {theirs:.2f} s, ratio {ratio:.2f}, "
+                        f"goal {row.goal:.2f} {row.sense}",
+                        flush=True,
+                    )
+        if not was_up:
+            lab.down()
+    return 0
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="tests.bench", description=__doc__)
+    parser.add_argument("row", nargs="*", help="rows to measure; none: all")
+    parser.add_argument("--report", action="store_true", help="only write the page from the kept samples")
+    args = parser.parse_args()
+    try:
+        if not args.report:
+            measure(args.row)
+        report.write(rows.load())
+    except (LabError, hooks.NotMeasured) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+sys.exit(main())

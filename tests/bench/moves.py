@@ -1,0 +1,131 @@
+"""Migrations in turns: web1 by plain xl with xenhelper, hand by plain xl with block-drbd."""
+
+from __future__ import annotations
+
+import json
+import time
+
+from tests.lab import measure, product
+from tests.lab.guest import Guest
+from tests.lab.host import Host
+from tests.lab.lab import Lab
+
+from . import byhand
+from .rows import Samples
+
+TURNS = 5
+OURS = ["web1-xvda", "web1-xvdb"]
+ROWS = ("downtime", "both-primary", "allowed", "protocol-c", "migrate", "add-destination")
+_CALLS = "/run/bench-calls"
+# what libxl starts in a pass of its own, so that no other figure holds its cost
+_TIMED = f"""#!/bin/bash
+begun=$EPOCHREALTIME
+"$0.real" "$@"
+status=$?
+ended=$EPOCHREALTIME
+name=$(xenstore-read "/local/domain/$(xenstore-read "$XENBUS_PATH/frontend-id")/name" 2>/dev/null)
+echo "$1 $name $((${{ended/./}} - ${{begun/./}})) $status" >> {_CALLS}
+exit $status
+"""
+
+
+def run(lab: Lab, turns: int = TURNS) -> dict[str, Samples]:
+    """Rows of a migration. Both guests write all the time at the same rate, but the one that
+    isn't moved holds still."""
+    lab.reset("vm")
+    byhand.build(lab)
+    real = product.real_xl(lab.alice)
+    lab.alice.run(f"{real} create {byhand.CONFIG}", timeout=200)
+    guests = {"web1": Guest(lab.alice, "web1"), byhand.VM: Guest(lab.alice, byhand.VM)}
+    guests[byhand.VM].wait_writing(disks=len(byhand.DISKS))
+    found = {key: Samples() for key in ROWS}
+    for turn in range(turns):
+        source, target = lab.hosts if turn % 2 == 0 else lab.hosts[::-1]
+        _ours(lab, source, target, found)
+        _theirs(source, target, real, found)
+    for host in lab.hosts:
+        for name in ("block-xenhelper", "block-drbd"):
+            path = f"/etc/xen/scripts/{name}"
+            host.run(f"mv {path} {path}.real")
+            host.write(path, _TIMED)
+            host.run(f"chmod 755 {path}")
+    for turn in range(turns, turns + 2):
+        source, target = lab.hosts if turn % 2 == 0 else lab.hosts[::-1]
+        for vm, xl in (("web1", "xl"), (byhand.VM, real)):
+            target.run(f"rm -f {_CALLS}")
+            _quiet(source, other=byhand.VM if vm == "web1" else "web1")
+            product.migrate(source, target.name, vm, xl)
+            side = found["add-destination"]
+            calls = _adds(target.read(_CALLS))
+            (side.ours if vm == "web1" else side.theirs).extend(calls)
+    return found
+
+
+def _adds(text: str) -> list[float]:
+    calls = [line.split() for line in text.splitlines()]
+    return [int(c[2]) / 1e6 for c in calls if c[0] == "add" and c[1].endswith("--incoming") and c[3] == "0"]
+
+
+def _quiet(host: Host, other: str) -> None:
+    """The guest that isn't looked at holds still, the one that is writes."""
+    for name, command in ((other, "pause"), ("web1" if other != "web1" else byhand.VM, "resume")):
+        Guest(host, name).send(command)
+    time.sleep(3)
+
+
+def _measured(
+    source: Host, target: Host, vm: str, xl: str, minors: list[int]
+) -> tuple[float, list[measure.Migration]]:
+    _quiet(source, other=byhand.VM if vm == "web1" else "web1")
+    with measure.Sampler(target, minors) as sampler:
+        began = time.monotonic()
+        product.migrate(source, target.name, vm, xl)
+        seconds = time.monotonic() - began
+        Guest(target, vm).wait_progress(120)
+    return seconds, list(sampler.results().values())
+
+
+def _worst(values: list[float | None]) -> list[float]:
+    """Of several disks the worst; nothing where the samples were too thin."""
+    seen = [value for value in values if value is not None]
+    return [max(seen)] if seen else []
+
+
+def _ours(lab: Lab, source: Host, target: Host, found: dict[str, Samples]) -> None:
+    minors = [product.minor(target, name) for name in OURS]
+    since = source.out("date +%s.%N")
+    seconds, seen = _measured(source, target, "web1", "xl", minors)
+    product.assert_steady(lab, OURS, target)
+    events = source.run(
+        f"journalctl -q -t xenhelper -o json --since @{since} "
+        "--output-fields=XENHELPER_EVENT,XENHELPER_RESOURCE,__REALTIME_TIMESTAMP"
+    ).out
+    found["downtime"].ours += _worst([one.downtime for one in seen])
+    found["both-primary"].ours += _worst([one.both_primary for one in seen])
+    found["protocol-c"].ours += _worst([one.protocol_c for one in seen])
+    found["allowed"].ours += allowed(events)
+    found["migrate"].ours.append(seconds)
+    found["allowed"].theirs.append(seconds)
+    found["protocol-c"].theirs.append(seconds)
+
+
+def _theirs(source: Host, target: Host, real: str, found: dict[str, Samples]) -> None:
+    seconds, seen = _measured(source, target, byhand.VM, real, byhand.MINORS)
+    found["downtime"].theirs += _worst([one.downtime for one in seen])
+    found["both-primary"].theirs += _worst([one.both_primary for one in seen])
+    found["migrate"].theirs.append(seconds)
+
+
+def allowed(journal: str) -> list[float]:
+    """For how long two Primaries were allowed, by the source's own entries: of several disks
+    the longest, from its grant to its closing."""
+    granted: dict[str, float] = {}
+    spans = []
+    for line in journal.splitlines():
+        entry = json.loads(line)
+        resource, at = entry.get("XENHELPER_RESOURCE", ""), int(entry["__REALTIME_TIMESTAMP"]) / 1e6
+        if entry.get("XENHELPER_EVENT") == "window-granted":
+            granted[resource] = at
+        elif entry.get("XENHELPER_EVENT") == "window-closed" and resource in granted:
+            spans.append(at - granted.pop(resource))
+    return [max(spans)] if spans else []

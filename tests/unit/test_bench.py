@@ -1,0 +1,58 @@
+"""What the benchmarks make of what they measured."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.bench import byhand, hooks, moves, report, rows
+from tests.bench.rows import Samples
+
+
+def test_ratio_is_of_medians_and_a_goal_has_a_side() -> None:
+    less, more = (rows.Row("x", "", "", 0.5, sense) for sense in (rows.LESS, rows.MORE))
+    ratio = Samples([1.0, 9.0, 2.0], [4.0, 3.0, 5.0]).ratio
+    assert ratio == 0.5
+    assert less.met(ratio) and more.met(ratio) and not less.met(0.51) and not more.met(0.49)
+    assert Samples([1.0]).ratio is None
+
+
+def test_block_scripts_are_told_apart_and_a_failed_call_is_no_sample() -> None:
+    text = "ours add 900000 0 \ntheirs add 3000000 0 \nours remove 500000 0 \n"
+    found = hooks.parse(text)
+    assert found["add"].ours == [0.9] and found["add"].theirs == [3.0] and found["remove"].ours == [0.5]
+    with pytest.raises(hooks.NotMeasured, match="exited 3: xenhelper: web1-xvda is in use"):
+        hooks.parse("ours add 100 3 xenhelper: web1-xvda is in use\n")
+
+
+def test_time_allowed_is_from_the_grant_to_the_closing_of_the_slower_disk() -> None:
+    entries = [("window-granted", "a", 10), ("window-granted", "b", 11), ("window-closed", "a", 14),
+               ("window-closed", "b", 16.5), ("window-closed", "a", 20)]  # fmt: skip
+    journal = "".join(
+        f'{{"XENHELPER_EVENT":"{event}","XENHELPER_RESOURCE":"{name}","__REALTIME_TIMESTAMP":"{int(at * 1e6)}"}}\n'
+        for event, name, at in entries
+    )
+    assert moves.allowed(journal) == [5.5]
+    assert moves.allowed("") == []
+
+
+def test_only_the_destinations_add_counts() -> None:
+    text = "remove web1--incoming 1 0\nadd web1--incoming 2000000 0\nadd web1 3 0\nadd web1--incoming 9 1\n"
+    assert moves._adds(text) == [2.0]
+
+
+def test_the_other_side_is_block_drbds() -> None:
+    assert "script=block-drbd,vdev=xvdb,access=rw,target=hand-xvdb" in byhand.config()
+    assert byhand.config().count("disk =") == 1 and "phy:" not in byhand.config()
+    assert byhand.resource_file().count("allow-two-primaries yes") == len(byhand.DISKS)
+
+
+def test_a_newer_run_of_a_row_replaces_the_older_and_the_page_says_what_is_missed(tmp_path: Path) -> None:
+    file = tmp_path / "samples.json"
+    rows.keep({"add": Samples([1.0], [2.0]), "list": Samples([1.0], [1.0])}, file)
+    rows.keep({"add": Samples([1.0], [4.0]), "create": Samples([1.0], [])}, file)
+    known = rows.load(file)
+    assert known["add"].ratio == 0.25 and set(known) == {"add", "list"}
+    page = report.page({**known, "migrate": Samples([2.0], [1.0])})
+    assert "**0.25** | 0.33 or less" in page and "**2.00** (missed)" in page
+    assert page.count("not measured") == len(rows.ROWS) - 3
+    assert report.picture(known).count("<circle") == 4
