@@ -1,5 +1,6 @@
 """What the benchmarks make of what they measured."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,10 @@ def test_time_allowed_is_from_the_grant_to_the_closing_of_the_slower_disk() -> N
     entries = [("window-granted", "a", 10), ("window-granted", "b", 11), ("window-closed", "a", 14),
                ("window-closed", "b", 16.5), ("window-closed", "a", 20)]  # fmt: skip
     journal = "".join(
-        f'{{"XENHELPER_EVENT":"{event}","XENHELPER_RESOURCE":"{name}","__REALTIME_TIMESTAMP":"{int(at * 1e6)}"}}\n'
+        json.dumps(
+            {"XENHELPER_EVENT": event, "XENHELPER_RESOURCE": name, "__REALTIME_TIMESTAMP": str(int(at * 1e6))}
+        )
+        + "\n"
         for event, name, at in entries
     )
     assert moves.allowed(journal) == [5.5]
@@ -42,7 +46,7 @@ def test_only_the_destinations_add_counts() -> None:
 
 def test_the_other_side_is_block_drbds() -> None:
     assert "script=block-drbd,vdev=xvdb,access=rw,target=hand-xvdb" in byhand.config()
-    assert byhand.config().count("disk =") == 1 and "phy:" not in byhand.config()
+    assert byhand.config().count("\ndisk =") == 1 and "phy:" not in byhand.config()
     assert byhand.resource_file().count("allow-two-primaries yes") == len(byhand.DISKS)
 
 
