@@ -46,6 +46,8 @@ def fence_peer(name: str) -> "tuple[int, str]":
     state = events.one(name, _LOOK)
     if state is None:
         return REFUSE, "not up"
+    # before the peer is asked, too: a migration that shows now may be over by its answer
+    doubt = _doubt(name, record["vm"]) if state.role == events.PRIMARY else ""
     try:
         _ask(name, state.minor, peer)
         return OUTDATED, f"{peer} outdated its copy"
@@ -53,7 +55,7 @@ def fence_peer(name: str) -> "tuple[int, str]":
         return REFUSE, f"{peer} doesn't outdate its copy: {error}"
     except PeerUnreachable as error:
         if state.role == events.PRIMARY:
-            doubt = _doubt(name, record["vm"])
+            doubt = doubt or _doubt(name, record["vm"])
             if doubt:
                 return REFUSE, f"{peer} is unreachable {doubt}: {error.what}"
             return UNREACHABLE, f"{peer} is unreachable and this host has the newest data: {error.what}"
@@ -73,7 +75,7 @@ def _doubt(name: str, vm: str) -> str:
     if intents.read("window", vm) is not None or (settings is not None and settings.two_primaries):
         return "in the middle of a migration"
     with Xenstore() as store:
-        if not any(user == vm for _, user in domains.users_of(store, name)):
+        if not any(user == vm for _, user in domains.users_of(store, name, served=True)):
             return f"and {vm} doesn't run here"
     return ""
 

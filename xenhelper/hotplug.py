@@ -198,7 +198,10 @@ def _promote(disk: Disk, resource: events.Resource, deadline: float) -> events.R
 
         fence.ask_consent(disk.resource, resource.minor, disk.peer, disk.vm)
     if how in (PROMOTE, HAND_OVER) and resource.connected:
-        _drained(disk.resource, deadline - 6.0)
+        # the look that was decided on will do where it shows that nothing is under way: DRBD
+        # reads the counters after the roles (drbd_nl.c, notify_device_state). A hand-over has
+        # waited since.
+        _drained(disk.resource, deadline - 6.0, resource if how == PROMOTE else None)
     if disk.orphaned:
         raise Refused(f"{disk.resource}: the xl that started {disk.domain} is gone")
     try:
@@ -239,9 +242,10 @@ def _settle(disk: Disk, resource: events.Resource) -> events.Resource:
     return resource
 
 
-def _drained(name: str, deadline: float) -> None:
-    """Everything that arrived from the peer is on this disk (the last A writes of a cold move)."""
-    resource = events.one(name)
+def _drained(name: str, deadline: float, resource: "events.Resource | None") -> None:
+    """Everything that arrived from the peer is on this disk (the last A writes of a cold move).
+    ``resource``: a look that was just taken, None to take one."""
+    resource = resource or events.one(name)
     while resource is None or resource.lower_pending:
         if time.monotonic() > deadline:
             raise Refused(f"{name}: the last writes aren't on disk yet", "try again in a moment")

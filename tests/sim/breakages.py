@@ -61,7 +61,7 @@ def no_second_look() -> "contextlib.ExitStack":
     from xenhelper import handover, hotplug
     from xenhelper.drbd import events
 
-    def drained(name: str, deadline: float) -> None:
+    def drained(*_: object) -> None:
         return None
 
     def await_grant(resource: str, domain: str, peer: str, deadline: float) -> None:
@@ -114,7 +114,7 @@ def no_wait_for_disk() -> "contextlib.ExitStack":
     from xenhelper.drbd import barrier
 
     return _patched(
-        (hotplug, "_drained", lambda name, deadline: None),
+        (hotplug, "_drained", lambda *_: None),
         (barrier, "unconfirmed_since", lambda name, switched: False),
     )
 

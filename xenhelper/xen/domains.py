@@ -134,10 +134,12 @@ def by_name(store: Xenstore, name: str) -> "int | None":
     return None
 
 
-def users_of(store: Xenstore, resource: str) -> "list[tuple[int, str]]":
+def users_of(store: Xenstore, resource: str, served: bool = False) -> "list[tuple[int, str]]":
     """(domid, name) of domains whose disks this host serves from ``resource``.
 
-    Read from the backend folders, which only the toolstack writes.
+    ``served``: only those that the block script has given it to; another may be being
+    created, and be refused yet. Read from the backend folders, which only the toolstack
+    and the block script write.
     """
     found = []
     for domid in store.list("backend/vbd"):
@@ -146,6 +148,8 @@ def users_of(store: Xenstore, resource: str) -> "list[tuple[int, str]]":
             if store.read(base + "/params") != resource:
                 continue
             if not (store.read(base + "/script") or "").endswith("/" + paths.BLOCK_SCRIPT):
+                continue
+            if served and store.read(base + "/physical-device") is None:
                 continue
             name = store.read(f"/local/domain/{domid}/name") if domid != "0" else "dom0"
             found.append((int(domid), name or ""))
