@@ -27,6 +27,7 @@ FAULTS = (
     "slow-disk",
     "kill",
     "kill-xl",
+    "kill-xl-at-add",
     "power-off",
     "takeover",
     "halt",
@@ -45,6 +46,8 @@ def generate(seed: int) -> "tuple[dict[str, int], list[Step]]":
         + ["kill-xl"] * 2 + ["power-off"] * 2 + ["power-on"] * 2 + ["halt"]
         + ["reconcile"] + ["takeover"]
     )  # fmt: skip
+    if seed % 8 == 1:
+        return {"web1": 2}, steps + _close_calls(r)
     quiet = r.random() < 0.1
     if r.random() < 0.35:
         return vms, steps + _moves(r)
@@ -128,6 +131,22 @@ def _moves(r: randomlib.Random) -> "list[Step]":
         steps.append(
             (6.0 + r.random() * 10, r.choice(("heal", "heal-management", "power-on")), r.choice(HOSTS))
         )
+    return steps
+
+
+def _close_calls(r: randomlib.Random) -> "list[Step]":
+    """What only a fault in the right second shows: a link that dies before what a host has
+    sent while it stepped down has arrived; a receiving xl that dies as it starts the block
+    scripts, so that the guest goes on while they still ask for its disks."""
+    steps: "list[Step]" = [(3.0, "slow", None)]
+    for _ in range(r.randint(1, 3)):
+        if r.random() < 0.4:
+            steps.append((r.random() * 3, "cold-move", None))
+            steps.append((r.random() ** 2 * 1.5, "cut", None))
+        else:
+            steps.append((r.random() * 3, r.choice(("migrate", "migrate-past", "migrate-past")), None))
+            steps.append((0.0, "kill-xl-at-add", None))
+        steps.append((6.0 + r.random() * 10, "heal", r.choice(HOSTS)))
     return steps
 
 
@@ -462,6 +481,9 @@ class Run:
             process = self.world.random.choice(found)
             self.world.trace(process.host, f"### kill -9 {process}")
             process.kill()
+
+    def _kill_xl_at_add(self, _: Any) -> None:
+        self.world.kill_at_add = True
 
     def _power_off(self, where: str) -> None:
         host = self.world.hosts[where]

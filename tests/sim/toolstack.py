@@ -102,6 +102,10 @@ def attach(process: Process, domain: Domain) -> bool:
             host.store.put(f"{node}/{key}", value)
         domain.attached.append(resource)
         scripts.append(world.block_script(process, host, "add", node))
+    if world.kill_at_add and domain.name.endswith(INCOMING):
+        world.kill_at_add = False
+        world.trace(host, f"### kill -9 {process}")
+        world.loop.at(0.0, process.kill)
     ok = True
     deadline = world.loop.now + HOTPLUG_TIMEOUT
     for script in scripts:

@@ -80,6 +80,7 @@ class World:
         self.flaky = 0.02
         self.kill_in: "int | None" = None
         self.kill_what = ""
+        self.kill_at_add = False  # the next receiving xl, as it starts its block scripts
         self.kills = 0
         self.hangs = 0  # programs that gave no answer within their bound
         self.unheard: "set[str]" = set()
