@@ -10,7 +10,7 @@ import os
 import sys
 import time
 
-from xenhelper import intents, log, names, paths, permits, statefile
+from xenhelper import handed, intents, log, names, paths, permits, statefile
 from xenhelper.drbd import events, show, verbs
 from xenhelper.errors import CommandFailed, PeerFailed, PeerUnreachable, Refused, XenhelperError
 from xenhelper.xen import domains
@@ -21,6 +21,7 @@ OUTDATED, UNREACHABLE, REFUSE = 4, 5, 1  # drbd.conf(5), fence-peer
 _ANSWER = 3.0
 _LOOK = 1.0
 _ASKING = paths.RUN + "/asking"
+_MOVING = "in the middle of a migration"
 
 
 def main() -> int:
@@ -47,7 +48,7 @@ def fence_peer(name: str) -> "tuple[int, str]":
     if state is None:
         return REFUSE, "not up"
     # before the peer is asked, too: a migration that shows now may be over by its answer
-    doubt = _doubt(name, record["vm"]) if state.role == events.PRIMARY else ""
+    moving = state.role == events.PRIMARY and _moving(name, record["vm"])
     try:
         _ask(name, state.minor, peer)
         return OUTDATED, f"{peer} outdated its copy"
@@ -55,7 +56,7 @@ def fence_peer(name: str) -> "tuple[int, str]":
         return REFUSE, f"{peer} doesn't outdate its copy: {error}"
     except PeerUnreachable as error:
         if state.role == events.PRIMARY:
-            doubt = doubt or _doubt(name, record["vm"])
+            doubt = _MOVING if moving else _doubt(name, record["vm"])
             if doubt:
                 return REFUSE, f"{peer} is unreachable {doubt}: {error.what}"
             return UNREACHABLE, f"{peer} is unreachable and this host has the newest data: {error.what}"
@@ -71,13 +72,20 @@ def fence_peer(name: str) -> "tuple[int, str]":
 def _doubt(name: str, vm: str) -> str:
     """Why this Primary may not have the newest data: the peer may be Primary, too. Empty
     when the VM itself runs here and nothing of a migration shows."""
-    settings = show.one(name)
-    if intents.read("window", vm) is not None or (settings is not None and settings.two_primaries):
-        return "in the middle of a migration"
+    if _moving(name, vm):
+        return _MOVING
     with Xenstore() as store:
-        if not any(user == vm for _, user in domains.users_of(store, name, served=True)):
+        if any(user == vm for _, user in domains.users_of(store, name, served=True)):
+            return ""
+        if not any(user == vm for _, user in domains.users_of(store, name)):
             return f"and {vm} doesn't run here"
-    return ""
+    # it is being created: that is a reboot of what ran here, or somebody's mistake
+    return f"and {vm} was handed over to it" if handed.pending(vm) else ""
+
+
+def _moving(name: str, vm: str) -> bool:
+    settings = show.one(name)
+    return intents.read("window", vm) is not None or (settings is not None and settings.two_primaries)
 
 
 def _ask(name: str, minor: int, peer: str) -> None:

@@ -19,6 +19,11 @@ def note(vm: str, to: str, at: str) -> None:
     statefile.write(_path(vm), {"vm": vm, "to": to, "at": at})
 
 
+def pending(vm: str) -> bool:
+    """Whether this host handed it over and nobody has noted yet what became of it."""
+    return statefile.read(_path(vm)) is not None
+
+
 def forget(vm: str) -> None:
     """It runs here after all, or it is on record what became of it."""
     statefile.remove(_path(vm))
