@@ -2,9 +2,10 @@
 
 import argparse
 import json
+from typing import Any
 
-from xenhelper.errors import EXIT_DONE, XenhelperError
-from xenhelper.status import judge, read, text
+from xenhelper.errors import EXIT_DONE, UsageError, XenhelperError
+from xenhelper.status import judge, live, read, text
 
 HELP = "replicated VMs by name: where they run, how their disks are, what to look at"
 
@@ -13,14 +14,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """See --help."""
     parser.add_argument("vm", nargs="*", metavar="VM", help="only these VMs")
     parser.add_argument("--json", action="store_true", help="for programs; the format is a contract")
+    parser.add_argument("--watch", action="store_true", help="again and again, until interrupted")
     parser.add_argument("--check", action="store_true", help="exit 4 when degraded, 5 when broken")
 
 
 def run(args: argparse.Namespace) -> int:
     """0, unless --check asks for more. Raises XenhelperError for a VM that isn't there."""
-    answer = judge.status(read.world(), args.vm or None)
+    if args.watch and (args.json or args.check):
+        raise UsageError("--watch goes with neither --json nor --check")
+
+    def look() -> dict[str, Any]:
+        return judge.status(read.world(), args.vm or None)
+
+    if args.watch:
+        live.watch(look)
+        return EXIT_DONE
+    answer = look()
     missing = set(args.vm) - {vm["name"] for vm in answer["vms"]}
-    print(json.dumps(answer, indent=1) if args.json else text.render(answer))
+    print(json.dumps(answer, indent=1) if args.json else text.render(answer, live.colour()))
     if missing:
         raise XenhelperError(
             f"{', '.join(sorted(missing))}: not replicated on this host", "`xenhelper status` lists all"

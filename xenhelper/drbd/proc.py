@@ -15,12 +15,13 @@ TESTED = "8.4"
 class State:
     """One configured minor: connection, roles and disk states, as in /proc/drbd."""
 
-    __slots__ = ("connection", "disk", "peer_disk", "peer_role", "role")
+    __slots__ = ("connection", "disk", "peer_disk", "peer_role", "protocol", "role")
 
-    def __init__(self, connection: str, roles: str, disks: str) -> None:
+    def __init__(self, connection: str, roles: str, disks: str, protocol: str = "") -> None:
         self.connection = connection
         self.role, _, self.peer_role = roles.partition("/")
         self.disk, _, self.peer_disk = disks.partition("/")
+        self.protocol = protocol
 
     @property
     def talks(self) -> bool:
@@ -40,17 +41,56 @@ def parse(text: str) -> "tuple[str, dict[int, State]]":
         elif len(words) >= 4 and words[0].endswith(":") and words[0][:-1].isdigit():
             keys = dict(word.split(":", 1) for word in words[1:4] if ":" in word)
             if "ro" in keys and "ds" in keys:
-                states[int(words[0][:-1])] = State(keys.get("cs", "Unknown"), keys["ro"], keys["ds"])
+                states[int(words[0][:-1])] = State(
+                    keys.get("cs", "Unknown"), keys["ro"], keys["ds"], words[4] if len(words) > 4 else ""
+                )
     return version, states
+
+
+class Progress:
+    """How a resync or comparison goes: ``percent`` done, bytes a second, seconds that are
+    left at that speed (None: stalled, or not said)."""
+
+    __slots__ = ("left", "percent", "rate")
+
+    def __init__(self, percent: float, rate: int, left: "int | None") -> None:
+        self.percent = percent
+        self.rate = rate
+        self.left = left
+
+
+def progress(text: str) -> "dict[int, Progress]":
+    """By minor, from /proc/drbd (drbd_proc.c): ``sync'ed: 5.0%`` or ``verified: 5.0%``, then
+    ``finish: H:MM:SS speed: K (average)`` in KiB a second with grouped thousands."""
+    import re
+
+    found: "dict[int, Progress]" = {}
+    minor = -1
+    for line in text.splitlines():
+        if begun := re.match(r"\s*(\d+): cs:", line):
+            minor = int(begun[1])
+        if (done := re.search(r"(?:sync'ed|verified):\s*([\d.]+)%", line)) and minor >= 0:
+            found[minor] = Progress(float(done[1]), 0, None)
+        if (ends := re.search(r"finish: (\d+):(\d+):(\d+) speed: ([\d,]+)", line)) and minor in found:
+            hours, minutes, seconds = (int(part) for part in ends.groups()[:3])
+            found[minor].rate = int(ends[4].replace(",", "")) * 1024
+            if "(stalled)" not in line:
+                found[minor].left = hours * 3600 + minutes * 60 + seconds
+    return found
+
+
+def text() -> str:
+    """/proc/drbd as it is; '' while the module isn't loaded."""
+    try:
+        with open(paths.ROOT + "/proc/drbd", encoding="ascii", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
 
 
 def read() -> "tuple[str, dict[int, State]]":
     """The same of this host now; version '' while the module isn't loaded."""
-    try:
-        with open(paths.ROOT + "/proc/drbd", encoding="ascii", errors="replace") as file:
-            return parse(file.read())
-    except OSError:
-        return "", {}
+    return parse(text())
 
 
 def minors() -> "set[int]":

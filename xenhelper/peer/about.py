@@ -1,6 +1,7 @@
 """Answers to "who are you": versions, volume groups, running domains."""
 
 import os
+import time
 from typing import Any
 
 from xenhelper import __version__, paths
@@ -32,8 +33,8 @@ def serve_here(peer: str, args: dict[str, Any]) -> dict[str, Any]:
 
 
 def serve_hello(peer: str, args: dict[str, Any]) -> dict[str, Any]:
-    """Versions, and whom this host takes the asker for."""
-    return {**versions(), "you": peer}
+    """Versions, this host's clock (seconds since 1970), and whom it takes the asker for."""
+    return {**versions(), "you": peer, "time": time.time()}
 
 
 def serve_facts(peer: str, args: dict[str, Any]) -> dict[str, Any]:
@@ -44,11 +45,28 @@ def serve_facts(peer: str, args: dict[str, Any]) -> dict[str, Any]:
 
 
 def serve_status(peer: str, args: dict[str, Any]) -> dict[str, Any]:
-    """The domains here, in any state, by name as xl shows it."""
+    """The domains here, in any state, by name as xl shows it; how this host sees the
+    resources that it shares with the asker; its intents."""
+    from xenhelper import beneath, intents
+    from xenhelper.drbd import proc
     from xenhelper.xen import domains
 
     listed = domains.listing()
+    states = proc.read()[1]
+    shared = {name: record for name, record in beneath.records().items() if record.get("peer") == peer}
+    seen = {}
+    for name, record in shared.items():
+        state = states.get(int(record["minor"])) if record.get("minor", "").isdecimal() else None
+        seen[name] = {
+            "connection": state.connection if state else "Unconfigured",
+            "role": state.role if state else "Unknown",
+            "disk_state": state.disk if state else "Unconfigured",
+            "protocol": state.protocol if state else "",
+        }
+    vms = {record.get("vm") for record in shared.values()}
     return {
         "host": os.uname().nodename,
+        "resources": seen,
+        "intents": [intent for intent in intents.all_open() if intent.get("vm") in vms],
         "domains": [{"name": d.name, "uuid": d.uuid, "state": d.state} for d in listed],
     }

@@ -5,6 +5,7 @@ from typing import Any
 
 from xenhelper import hotplug, names, splitbrain
 from xenhelper.drbd import events
+from xenhelper.status import more
 from xenhelper.status.read import Domain, World
 
 Problem = dict[str, str | None]
@@ -48,6 +49,10 @@ def status(world: World, only: list[str] | None = None) -> dict[str, Any]:
     listed = [
         _intent(world, intent, problems) for intent in world.intents if not only or intent.get("vm") in only
     ]
+    known = {(intent.get("kind"), intent.get("vm")) for intent in world.intents}
+    for intent in world.theirs:
+        if intent.get("vm") in chosen and (intent.get("kind"), intent.get("vm")) not in known:
+            listed.append({**_public(intent), "host": str(intent["host"]), "working": None})
     return {"host": world.host, "vms": shown, "intents": listed, "problems": problems}
 
 
@@ -140,9 +145,10 @@ def _disk(
         "peer_disk_state": state.peer_disk if state else "DUnknown",
         "protocol": settings.protocol if settings else record.get("protocol") or world.protocol,
         "two_primaries": settings.two_primaries if settings else False,
-        "sync_percent": sync_percent(state) if state else None,
+        "sync_percent": sync_percent(state) if state else None,  # and what more.py adds to it
         "out_of_sync_bytes": state.out_of_sync if state else None,
     }
+    disk |= more.about(world, disk, state)
     problems += _disk_problems(
         vm, disk, state, record.get("protocol") or world.protocol, migrating, world.splits
     )
@@ -152,7 +158,7 @@ def _disk(
 def sync_percent(state: events.Resource) -> float:
     """How much of the volume is the same on both, as far as this side knows; it says 100
     only when nothing is left."""
-    if state.done_percent is not None:
+    if state.done_percent is not None and state.replication in SYNCING:
         return state.done_percent
     if state.out_of_sync == 0:
         return 100.0
@@ -203,6 +209,8 @@ def _disk_problems(
     if syncing:
         source = "from here" if state.replication in ("SyncSource", "PausedSyncS") else f"from {peer}"
         add(WARNING, f"syncs {source}, {disk['sync_percent']:.1f} % done", "nothing: it goes on by itself")
+    if not syncing and state.in_sync and disk["out_of_sync_bytes"]:
+        add(WARNING, *more.differing(vm, disk))
     if migrating:
         return found
     if state.role == events.PRIMARY and state.peer_role == events.PRIMARY:
@@ -227,8 +235,12 @@ def _intent(world: World, intent: dict[str, str], problems: list[Problem]) -> di
                 "`xenhelper reconcile` finishes or undoes it; the timer does so too",
             )
         )
+    return {**_public(intent), "working": working}
+
+
+def _public(intent: dict[str, Any]) -> dict[str, Any]:
     public = ("kind", "vm", "since", "source", "destination", "role", "state", "peer")
-    return {**{key: intent[key] for key in public if key in intent}, "working": working}
+    return {key: str(intent[key]) for key in public if key in intent}
 
 
 def _number(text: str | None) -> int | None:

@@ -4,11 +4,12 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from xenhelper import beneath, intents, names, paths, statefile
-from xenhelper.drbd import events, show
+from xenhelper.drbd import events, proc, show
 from xenhelper.errors import ConfigError, XenhelperError
+from xenhelper.verify import results
 
 T = TypeVar("T")
 # seconds; a peer that is down must not hold up the one command that shows it is
@@ -25,7 +26,8 @@ class Domain:
 
 @dataclass
 class World:
-    """This host, and what its peers said (None: no answer)."""
+    """This host, and what its peers said (None: no answer). ``views``: how a peer sees the
+    resources that it shares with this host, by resource; ``theirs``: its intents for them."""
 
     host: str
     protocol: str = "A"
@@ -35,6 +37,10 @@ class World:
     settings: dict[str, show.Settings] = field(default_factory=dict)
     domains: list[Domain] | None = None
     peers: dict[str, list[Domain] | None] = field(default_factory=dict)
+    views: dict[str, dict[str, Any]] = field(default_factory=dict)
+    theirs: list[dict[str, Any]] = field(default_factory=list)
+    progress: dict[int, proc.Progress] = field(default_factory=dict)
+    verified: dict[str, results.Result] = field(default_factory=dict)
     intents: list[dict[str, str]] = field(default_factory=list)
     working: set[str] = field(default_factory=set)
     splits: dict[str, tuple[dict[str, object], dict[str, object] | None]] = field(default_factory=dict)
@@ -57,6 +63,8 @@ def world() -> World:
     if found.records:
         found.kernel = _or(found, events.snapshot, {})
         found.settings = _or(found, show.settings, {})
+        found.progress = _or(found, lambda: proc.progress(proc.text()), {})
+        found.verified = _or(found, lambda: _verified(found), {})
         found.writers_beneath = _or(found, beneath.scan, [])
         found.splits = _or(found, lambda: _splits(found), {})
     found.wanted = _or(found, lambda: statefile.names(paths.RUN + "/wanted"), [])
@@ -85,6 +93,11 @@ def _configured(found: World) -> None:
         found.protocol = config.load().protocol
     except ConfigError as error:
         found.notes.append(("error", error.what, error.do))
+
+
+def _verified(found: World) -> dict[str, results.Result]:
+    read = {name: results.read(name) for name in found.records}
+    return {name: result for name, result in read.items() if result is not None}
 
 
 def _splits(found: World) -> dict[str, tuple[dict[str, object], dict[str, object] | None]]:
@@ -140,6 +153,11 @@ def _ask(found: World, peer: str) -> threading.Thread:
             answer = client.ask(peer, "status", {}, timeout=PEER_TIMEOUT)
         except (XenhelperError, OSError):
             return
+        views, theirs = answer.get("resources"), answer.get("intents")
+        if isinstance(views, dict):
+            found.views.update({str(k): v for k, v in views.items() if isinstance(v, dict)})
+        if isinstance(theirs, list):
+            found.theirs += [{**item, "host": peer} for item in theirs if isinstance(item, dict)]
         listed = answer.get("domains")
         if isinstance(listed, list):
             found.peers[peer] = [

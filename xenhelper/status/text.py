@@ -3,32 +3,43 @@
 from typing import Any
 
 from xenhelper import units
+from xenhelper.status import more
+
+# SGR codes (ECMA-48) by severity
+_COLOURS = {"warning": "33", "error": "31", "critical": "1;31"}
 
 
-def render(answer: dict[str, Any]) -> str:
-    """Several lines, without one at the end."""
+def render(answer: dict[str, Any], colour: bool = False) -> str:
+    """Several lines, without one at the end. ``colour``: for a terminal."""
     lines = []
     for vm in answer["vms"]:
-        lines.append(f"{vm['name']}  {_where(vm)}")
+        lines.append(f"{vm['name']}  {where(vm)}")
         rows = [_row(disk) for disk in vm["disks"]]
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
-        for row in rows:
+        for row, disk in zip(rows, vm["disks"], strict=True):
             lines.append(
                 "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             )
+            lines += [f"    {line}" for line in _below(disk)]
     if not answer["vms"]:
         lines.append("no VM is replicated on this host")
     for intent in answer["intents"]:
         state = "under way" if intent["working"] else "interrupted"
+        if intent.get("host"):
+            state = f"on record on {intent['host']}"
         lines.append(f"{intent.get('vm')}: {intent.get('kind')} {state} since {intent.get('since')}")
     for problem in answer["problems"]:
-        lines.append(f"{problem['severity']}: {problem['what']}")
+        severity = problem["severity"]
+        code = _COLOURS.get(severity) if colour else None
+        shown = f"\033[{code}m{severity}\033[0m" if code else severity
+        lines.append(f"{shown}: {problem['what']}")
         if problem["do"]:
             lines.append(f"  do: {problem['do']}")
     return "\n".join(lines)
 
 
-def _where(vm: dict[str, Any]) -> str:
+def where(vm: dict[str, Any]) -> str:
+    """Where it runs, in words."""
     if vm["migrating_to"]:
         return f"on {vm['runs_on'] or '?'}, migrating to {vm['migrating_to']}"
     return f"on {vm['runs_on']}" if vm["runs_on"] else "not running, or where isn't known"
@@ -46,3 +57,46 @@ def _row(disk: dict[str, Any]) -> list[str]:
         f"protocol {disk['protocol']}" + (", two Primaries allowed" if disk["two_primaries"] else ""),
         "" if percent is None or percent == 100.0 else f"{percent:.1f} % in sync",
     ]
+
+
+def _below(disk: dict[str, Any]) -> list[str]:
+    """What goes on with a disk, and what is odd."""
+    found = []
+    if disk.get("activity"):
+        found.append(activity(disk))
+    last = disk.get("last_verify")
+    if last:
+        found.append(f"compared {last['at']}: {last['told']}")
+    otherwise = more.disagrees(disk)
+    if otherwise:
+        found.append(otherwise)
+    return found
+
+
+def activity(disk: dict[str, Any]) -> str:
+    """A resync or comparison in words: how far, how fast, how long still."""
+    name = disk["activity"]
+    peer = disk["peer"]
+    known = {
+        "SyncSource": f"syncs from here to {peer}",
+        "SyncTarget": f"syncs from {peer}",
+        "PausedSyncS": f"its sync to {peer} waits for another",
+        "PausedSyncT": f"its sync from {peer} waits for another",
+        "VerifyS": f"is compared with {peer}",
+        "VerifyT": f"is compared with {peer}, by {peer}",
+    }
+    words = [known.get(name, name)]
+    if disk["activity_percent"] is not None:
+        words.append(f"{disk['activity_percent']:.1f} %")
+    rate = disk["activity_bytes_per_second"]
+    if rate:
+        words.append(f"{rate / units.MIB:.1f} MiB/s")
+    if disk["activity_seconds_left"] is not None:
+        words.append(f"{_span(disk['activity_seconds_left'])} left")
+    return ", ".join(words)
+
+
+def _span(seconds: int) -> str:
+    if seconds < 60:
+        return f"{seconds} s"
+    return f"{seconds // 3600}:{seconds % 3600 // 60:02} h" if seconds >= 3600 else f"{seconds // 60 + 1} min"
