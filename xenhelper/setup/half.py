@@ -69,9 +69,9 @@ def _apply(request: dict[str, Any]) -> dict[str, Any]:
             config.store(after)
     changed += _authorize(peer, str(request["public"]), dry_run)
     changed += _know(peer, [str(key) for key in request["host_keys"]], dry_run)
-    changed += _link(dry_run)
+    changed += link_shim(dry_run)
     changed += _xendomains(dry_run)
-    changed += _units(peer, dry_run, restart=after != before)
+    changed += enable_units(peer, dry_run, restart=after != before)
     return {"changed": changed}
 
 
@@ -131,7 +131,8 @@ def _know(peer: str, host_keys: list[str], dry_run: bool) -> list[str]:
     return [f"note {peer}'s host keys in {paths.PEER_KNOWN_HOSTS}"]
 
 
-def _link(dry_run: bool) -> list[str]:
+def link_shim(dry_run: bool) -> list[str]:
+    """/usr/local/sbin/xl leads to our shim. Raises Refused when something else is there."""
     state = host.shim_state()
     if state == "ours":
         return []
@@ -154,9 +155,15 @@ def _xendomains(dry_run: bool) -> list[str]:
     return [f"have xendomains shut guests down, not save and restore them ({xendomains.PATH})"]
 
 
-def _units(peer: str, dry_run: bool, restart: bool) -> list[str]:
-    link = f"xenhelper-peer@{peer}.service"
-    units = ["xenhelper-resources.service", link, "xenhelper-watch.service", "xenhelper-reconcile.timer"]
+def unit_names(peer: str) -> list[str]:
+    """What setup enables for a pair."""
+    units = ["xenhelper-resources.service", f"xenhelper-peer@{peer}.service", "xenhelper-watch.service"]
+    return [*units, "xenhelper-reconcile.timer"]
+
+
+def enable_units(peer: str, dry_run: bool, restart: bool) -> list[str]:
+    """All of them enabled and started; says which weren't."""
+    link, units = f"xenhelper-peer@{peer}.service", unit_names(peer)
     enabled = _said(["systemctl", "is-enabled", *units])
     # those with a condition that isn't met (no Xen yet) stay inactive: no change to report
     missing = [unit for unit, state in zip(units, enabled, strict=False) if state != "enabled"]
