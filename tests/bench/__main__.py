@@ -51,8 +51,8 @@ def measure(wanted: list[str]) -> int:
                         statistics.median(side) for side in (found[row.key].ours, found[row.key].theirs)
                     )
                     print(
-                        f"  {row.key}: {ours:.2f} s, theirs {theirs:.2f} s, ratio {ratio:.2f}, "
-                        f"goal {row.goal:.2f} {row.sense}",
+                        f"  {row.key}: {ours:.2f} s, theirs {theirs:.2f} s, ratio {ratio:.2f}"
+                        + ("" if row.goal is None else f", goal {row.goal:.2f} {row.sense}"),
                         flush=True,
                     )
         if not was_up:

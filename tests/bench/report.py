@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from .rows import LESS, ROWS, Row, Samples
+from .rows import ROWS, Row, Samples
 
 PAGE = Path("docs/performance.md")
 PICTURE = Path("docs/performance.svg")
@@ -36,7 +36,7 @@ def page(samples: Mapping[str, Samples]) -> str:
 
 
 def _line(row: Row, found: Samples | None) -> str:
-    goal = f"{row.goal:.2f} {row.sense}"
+    goal = "" if row.goal is None else f"{row.goal:.2f} {row.sense}"
     if found is None or found.ratio is None:
         return f"| {row.what} | | {row.against} | | not measured | {goal} | | | |"
     verdict = "" if row.met(found.ratio) else " (missed)"
@@ -83,19 +83,18 @@ def picture(samples: Mapping[str, Samples]) -> str:
 
 def _drawn(row: Row, found: Samples, top: int) -> Sequence[str]:
     largest = max(*found.ours, *found.theirs) * 1.05
-    goal = statistics.median(found.theirs) * row.goal
 
     def at(value: float) -> float:
         return _LEFT + (_WIDTH - _LEFT - _RIGHT) * min(value / largest, 1.0)
 
     parts = [
         f'<text x="16" y="{top + 16}">{escape(row.what.replace("`", ""))}</text>',
-        f'<text class="soft" x="16" y="{top + 30}">ratio {found.ratio:.2f}, '
-        f"goal {row.goal:.2f} {'or less' if row.sense == LESS else 'or more'}; "
-        f"axis to {largest:.1f} s</text>",
+        f'<text class="soft" x="16" y="{top + 30}">ratio {found.ratio:.2f}, axis to {largest:.1f} s</text>',
         f'<line class="line" x1="{_LEFT}" y1="{top + 22}" x2="{_WIDTH - _RIGHT}" y2="{top + 22}"/>',
-        f'<line class="goal" x1="{at(goal):.1f}" y1="{top + 4}" x2="{at(goal):.1f}" y2="{top + 40}"/>',
     ]
+    if row.goal is not None:
+        goal = at(statistics.median(found.theirs) * row.goal)
+        parts.append(f'<line class="goal" x1="{goal:.1f}" y1="{top + 4}" x2="{goal:.1f}" y2="{top + 40}"/>')
     for kind, values, y in (("ours", found.ours, top + 14), ("theirs", found.theirs, top + 31)):
         parts += [f'<circle class="{kind}" cx="{at(value):.1f}" cy="{y}" r="4"/>' for value in values]
     return parts

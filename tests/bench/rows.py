@@ -14,22 +14,24 @@ LESS, MORE = "or less", "or more"
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: ``goal`` is the ratio of our median to theirs."""
+    """One line of the table: ``goal`` is the ratio of our median to theirs, None where it only informs."""
 
     key: str
     what: str
     against: str
-    goal: float
+    goal: float | None
     sense: str = LESS
 
     def met(self, ratio: float) -> bool:
-        """Whether the goal is reached."""
+        """Whether the goal is reached, if there is one."""
+        if self.goal is None:
+            return True
         return ratio <= self.goal if self.sense == LESS else ratio >= self.goal
 
 
 ROWS = (
     Row("add", "`block-xenhelper add`, known VM", "`block-drbd add` on the same host", 0.33),
-    Row("remove", "`block-xenhelper remove`, no migration", "`block-drbd remove`", 1.0),
+    Row("remove", "`block-xenhelper remove`, no migration", "`block-drbd remove`", None),
     Row("add-destination", "`add` of a migration's destination", "`block-drbd add` of one", 0.40),
     Row("downtime", "guest's downtime in `xl migrate`", "plain xl with block-drbd, always C and dual", 0.65),
     Row("both-primary", "both hosts Primary in a migration", "the same", 0.65),
