@@ -153,7 +153,14 @@ def serve_outdate(peer: str, args: "dict[str, str]") -> "dict[str, object]":
         return {"outdated": True}
     if state.connected:
         raise Refused(f"{name}: {host} still sees the connection", "try again in a moment")
-    current, _ = verbs.generation(state.minor)
+    current, bitmap = verbs.generation(state.minor)
+    if bitmap:
+        # it went on alone, or was a resync's source and never heard of its end: the peer may
+        # have the same current generation then, and lack what was written here since
+        raise Refused(
+            f"{name}: {host} may have writes that {peer} lacks (bitmap generation {bitmap:016x})",
+            f"start {vm} on {host}, or bring the link back first",
+        )
     if f"{current:016x}" not in (args["current"], args["bitmap"]):
         raise Refused(
             f"{name}: {host} has other data (generation {current:016x})", "see `xenhelper status` on both"
