@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from xenhelper import names, paths, statefile
+from xenhelper import alertsettings, names, paths, statefile
 from xenhelper.errors import ConfigError, XenhelperError
 
 SPEC = os.path.join(os.path.dirname(__file__), "xenhelper.conf.spec")
@@ -48,6 +48,8 @@ class Config:
     placement: tuple[tuple[str, str], ...] = ()
     oldest_data: int = 900
     priority: tuple[str, ...] = ()
+    alerts: alertsettings.Alerts = alertsettings.DEFAULT
+    textfile: str = ""
 
     def peer(self, name: str) -> Peer:
         """The configured peer of this name. Raises ConfigError."""
@@ -228,6 +230,8 @@ def _build(parsed: Any, path: str, lines: list[str]) -> Config:
         placement=tuple(parsed["placement"].items()),
         oldest_data=parsed["takeover"]["oldest_data"],
         priority=tuple(parsed["takeover"]["priority"]),
+        alerts=alertsettings.build(parsed["alerts"]),
+        textfile=parsed["metrics"]["textfile"],
     )
 
 

@@ -78,6 +78,46 @@ def validator() -> Any:
             raise wrong(value, allowed)
         return [first, last]
 
+    def mail_address(value: Any) -> str:
+        allowed = "a mail address, as in admin@example.org, or a local user"
+        if not _MAIL_ADDRESS.fullmatch(text(value, allowed)):
+            raise wrong(value, allowed)
+        return str(value)
+
+    def mail_address_or_empty(value: Any) -> str:
+        return "" if value == "" else mail_address(value)
+
+    def mail_address_list(value: Any) -> list[str]:
+        return [mail_address(item) for item in many(value)]
+
+    def path(value: Any) -> str:
+        allowed = "an absolute path"
+        if not text(value, allowed).startswith("/") or not value.isprintable():
+            raise wrong(value, allowed)
+        return str(value)
+
+    def path_or_empty(value: Any) -> str:
+        return "" if value == "" else path(value)
+
+    def server_or_empty(value: Any) -> str:
+        allowed = "HOST or HOST:PORT, as in mail.example.org:587"
+        found = _SERVER.fullmatch(text(value, allowed))
+        if value != "" and (not found or int(found["port"] or 1) not in range(1, 65536)):
+            raise wrong(value, allowed)
+        return str(value)
+
+    def url_or_empty(value: Any) -> str:
+        allowed = "a URL, as in https://example.org/alerts (with a comma in it: in quotes)"
+        if value != "" and not _URL.fullmatch(text(value, allowed)):
+            raise wrong(value, allowed)
+        return str(value)
+
+    def one_text(value: Any) -> str:
+        allowed = "one line of text"
+        if not text(value, allowed).isprintable():
+            raise wrong(value, allowed)
+        return str(value)
+
     def option(value: Any, *allowed: str) -> str:
         if value not in allowed:
             raise wrong(value, " or ".join(allowed))
@@ -99,6 +139,13 @@ def validator() -> Any:
             "name_pattern_list": name_pattern_list,
             "command": command,
             "number_range": number_range,
+            "mail_address_or_empty": mail_address_or_empty,
+            "mail_address_list": mail_address_list,
+            "path": path,
+            "path_or_empty": path_or_empty,
+            "server_or_empty": server_or_empty,
+            "url_or_empty": url_or_empty,
+            "text": one_text,
             "option": option,
             "integer": integer,
         }
@@ -108,3 +155,7 @@ def validator() -> Any:
 # lvm(8), "valid names"
 _VOLUME_GROUP = re.compile(r"[A-Za-z0-9_+.][A-Za-z0-9_+.-]{0,126}")
 _VOLUME_PATTERN = re.compile(r"[A-Za-z0-9_+.*?\[\]!-]+/[A-Za-z0-9_+.*?\[\]!-]+")
+# what can be an argument of sendmail and stand in a header as it is
+_MAIL_ADDRESS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+=-]*(@[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)?")
+_SERVER = re.compile(r"([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:.]+\])(:(?P<port>[0-9]{1,5}))?")
+_URL = re.compile(r"https?://[!-~]+")

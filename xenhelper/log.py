@@ -31,6 +31,9 @@ KINDS = {
     "autostart": "8e40727a3c5d4f91d3627c94a3b1ce20",
     "alert": "9f51838b4d6e4fa2e4738da5b4c2df21",
     "alert-over": "a062949c5e7f40b3f5849eb6c5d3e022",
+    "alert-unsent": "b173a5ad6f805104a0965ac7d6c4e123",
+    "drbd": "c284b6be70916215b1a76bd8e7d5f224",
+    "half-open": "d395c7cf81a27326c2b87ce9f8e60325",
     "failed": "39fb1d25e7084a9c1e283a4b5d64701b",
 }
 

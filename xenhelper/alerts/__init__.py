@@ -8,9 +8,11 @@ what is raised already changes nothing, so any number of those who see the same 
 No daemon is needed to raise one; systemd starts the sender when ``queue`` isn't empty.
 
 Kinds, and what their keys are: ``connection``, ``resync``, ``disk``, ``split-brain``,
-``out-of-sync``, ``missing``, ``stale``, ``verify`` (a resource), ``window``, ``left``,
-``takeover``, ``unreplicated`` (a VM), ``beneath`` (a resource and a domain), ``channel``
-(a channel of alerts that fails), ``test``.
+``out-of-sync``, ``missing``, ``without-disk``, ``stale``, ``handler`` (a
+resource), ``window``, ``left``, ``takeover``, ``unreplicated`` (a VM), ``beneath`` (a
+resource and a domain), ``channel`` (a channel of alerts that fails), ``test``. What
+a verify finds is raised, with the places that it has noted (differing.py), by the watcher
+and by DRBD's handler.
 """
 
 from xenhelper.alerts.store import CRITICAL as CRITICAL
@@ -21,3 +23,5 @@ from xenhelper.alerts.store import active as active
 from xenhelper.alerts.store import clear as clear
 from xenhelper.alerts.store import is_active as is_active
 from xenhelper.alerts.store import raise_ as raise_
+from xenhelper.alerts.store import try_clear as try_clear
+from xenhelper.alerts.store import try_raise as try_raise

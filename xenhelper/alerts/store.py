@@ -95,9 +95,22 @@ def clear(kind: str, key: str, what: str = "") -> bool:
     return True
 
 
-def safely(action: str, error: BaseException) -> None:
-    """Where an alert is beside the point of what is being done: note that it failed."""
-    log.event("failed", f"alert not {action}: {error}", log.ERROR)
+def try_raise(
+    kind: str, key: str, what: str, do: str = "", vm: str = "", resource: str = "", severity: str = WARNING
+) -> None:
+    """:func:`raise_` where the alert is beside the point of what is being done."""
+    try:
+        raise_(kind, key, what, do, vm, resource, severity)
+    except (XenhelperError, OSError) as error:
+        log.event("failed", f"an alert isn't stored: {error}", log.ERROR, vm=vm, resource=resource)
+
+
+def try_clear(kind: str, key: str, what: str = "") -> None:
+    """:func:`clear`, the same way."""
+    try:
+        clear(kind, key, what)
+    except (XenhelperError, OSError) as error:
+        log.event("failed", f"the end of an alert isn't stored: {error}", log.ERROR)
 
 
 def active() -> "list[dict[str, str]]":
@@ -117,7 +130,7 @@ def all_records() -> "list[dict[str, str]]":
     found: "dict[str, dict[str, str]]" = {}
     for folder in (KEPT, QUEUE):
         for name in statefile.names(path(folder)):
-            record = _load(path(folder, name))
+            record = load(path(folder, name))
             if record is not None:
                 found[name] = record
     return list(found.values())
@@ -125,14 +138,14 @@ def all_records() -> "list[dict[str, str]]":
 
 def queued() -> "list[dict[str, str]]":
     """Records of which some channel has something to be told yet."""
-    found = (_load(path(QUEUE, name)) for name in statefile.names(path(QUEUE)))
+    found = (load(path(QUEUE, name)) for name in statefile.names(path(QUEUE)))
     return [record for record in found if record is not None]
 
 
 def read(kind: str, key: str) -> "dict[str, str] | None":
     """The record, told or not; None when there never was such an alert."""
     name = filename(kind, key)
-    return _load(path(QUEUE, name)) or _load(path(KEPT, name))
+    return load(path(QUEUE, name)) or load(path(KEPT, name))
 
 
 def path(folder: str, name: str = "") -> str:
@@ -188,7 +201,7 @@ def _exists(kind: str, key: str) -> bool:
     return os.path.exists(path(QUEUE, name)) or os.path.exists(path(KEPT, name))
 
 
-def _load(where: str) -> "dict[str, str] | None":
+def load(where: str) -> "dict[str, str] | None":
     """None for one that isn't there, or that nobody could do anything with."""
     try:
         record = statefile.read(where)
@@ -196,7 +209,7 @@ def _load(where: str) -> "dict[str, str] | None":
         return None
     if record is None or not {"kind", "key", "state", "seq", "since", "what"} <= record.keys():
         return None
-    return record
+    return record if record["seq"].isdecimal() else None
 
 
 def _line(text: str) -> str:

@@ -158,7 +158,7 @@ def _xendomains(dry_run: bool) -> list[str]:
 def unit_names(peer: str) -> list[str]:
     """What setup enables for a pair."""
     units = ["xenhelper-resources.service", f"xenhelper-peer@{peer}.service", "xenhelper-watch.service"]
-    return [*units, "xenhelper-reconcile.timer"]
+    return [*units, "xenhelper-reconcile.timer", "xenhelper-alert.path"]
 
 
 def enable_units(peer: str, dry_run: bool, restart: bool) -> list[str]:
