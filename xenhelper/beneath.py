@@ -19,13 +19,16 @@ KINDS = ("vbd", "qdisk")
 @dataclass(frozen=True)
 class Backend:
     """One disk that this host serves. ``device`` is ``major:minor`` in hex, '' when the
-    backend opens a path instead (qdisk)."""
+    backend opens a path instead (qdisk). ``script``, ``vdev``, ``writable``: as xl was told."""
 
     domid: str
     devid: str
     domain: str
     device: str
     params: str
+    script: str = ""
+    vdev: str = ""
+    writable: bool = True
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,18 @@ def backends(store: Xenstore) -> list[Backend]:
                 base = f"backend/{kind}/{domid}/{devid}"
                 name = "dom0" if domid == "0" else store.read(f"/local/domain/{domid}/name") or domid
                 device = store.read(f"{base}/physical-device") or ""
-                found.append(Backend(domid, devid, name, device, store.read(f"{base}/params") or ""))
+                found.append(
+                    Backend(
+                        domid,
+                        devid,
+                        name,
+                        device,
+                        store.read(f"{base}/params") or "",
+                        store.read(f"{base}/script") or "",
+                        store.read(f"{base}/dev") or "",
+                        store.read(f"{base}/mode") != "r",
+                    )
+                )
     return found
 
 

@@ -8,19 +8,26 @@ import os
 import sys
 import time
 
-from xenhelper import hotplug, intents, log, names, paths, splitbrain, statefile
-from xenhelper.drbd import events
+from xenhelper import alerts, differing, hotplug, intents, log, names, paths, splitbrain, statefile
+from xenhelper.drbd import events, resfile
 from xenhelper.errors import EXIT_USAGE, XenhelperError
 
-_KINDS = ("split-brain", "local-io-error")
+# seconds in which `xenhelper verify`, if it was that, has noted where
+_RECORDED = 5.0
+# what else DRBD calls; each stays raised until both copies are one again (watch/judge.py)
+_SAYS = {
+    "pri-lost": "this host was Primary, and DRBD goes on with {peer}'s data",
+    "pri-lost-after-sb": "after a split brain DRBD goes on with {peer}'s data while this host is Primary",
+    "pri-on-incon-degr": "this host is Primary, its copy isn't whole, and {peer} can't be reached",
+}
 
 
 def main(argv: "list[str]") -> int:
     """One event. Returns 0 unless it was called wrongly: DRBD doesn't look at it."""
     kind = argv[1] if len(argv) == 2 else ""
     name = os.environ.get("DRBD_RESOURCE", "")
-    if kind not in _KINDS or not names.valid_resource(name):
-        print(f"usage (by drbdadm): DRBD_RESOURCE=R drbd-event {'|'.join(_KINDS)}", file=sys.stderr)
+    if kind not in resfile.EVENTS or not names.valid_resource(name):
+        print(f"usage (by drbdadm): DRBD_RESOURCE=R drbd-event {'|'.join(resfile.EVENTS)}", file=sys.stderr)
         return EXIT_USAGE
     record = statefile.read(f"{paths.RESOURCES}/{name}")
     if record is None:
@@ -28,22 +35,54 @@ def main(argv: "list[str]") -> int:
     if kind == "split-brain":
         splitbrain.mark(name, record.get("vm", ""), "DRBD, when both met again")
         return 0
-    log.event(
-        "io-error",
-        f"{name}: the volume here fails; {record.get('vm')} goes on with {record.get('peer')}'s copy, "
-        f"synchronously: `xl shutdown` it and `xl create` it there; or repair the volume, then "
-        f"`drbdadm attach {name}`",
-        log.ERROR,
-        vm=record.get("vm", ""),
-        resource=name,
-    )
+    if kind == "local-io-error":
+        log.event("io-error", _failed(name, record), log.ERROR, vm=record.get("vm", ""), resource=name)
     if _detached():
         return 0
-    try:
-        synchronous(name, record)
-    except (XenhelperError, OSError) as error:
-        log.event("failed", f"{name}: not switched to protocol C: {error}", log.ERROR, resource=name)
+    if kind == "local-io-error":
+        # the alert's file may be on the disk that fails: nothing waits for it
+        if os.fork() == 0:
+            _alert(kind, name, record)
+            os._exit(0)
+        try:
+            synchronous(name, record)
+        except (XenhelperError, OSError) as error:
+            log.event("failed", f"{name}: not switched to protocol C: {error}", log.ERROR, resource=name)
+    else:
+        _alert(kind, name, record)
     os._exit(0)
+
+
+def _failed(name: str, record: "dict[str, str]") -> str:
+    return (
+        f"{name}: the volume here fails; {record.get('vm')} goes on with {record.get('peer')}'s copy, "
+        f"synchronously: `xl shutdown` it and `xl create` it there; or repair the volume, then "
+        f"`drbdadm attach {name}`"
+    )
+
+
+def _alert(kind: str, name: str, record: "dict[str, str]") -> None:
+    vm, peer = record.get("vm", ""), record.get("peer", "the other host")
+    if kind == "local-io-error":
+        what, _, do = _failed(name, record).partition(": `")
+        alerts.try_raise("disk", name, what, f"`{do}", vm, name, alerts.CRITICAL)
+    elif kind == "out-of-sync":
+        time.sleep(_RECORDED)
+        where = differing.where(name, time.time())
+        alerts.try_raise(
+            "out-of-sync",
+            name,
+            f"{name}: a verify found blocks that differ between the two copies{where}",
+            f"`xenhelper verify {vm}` shows where; `xenhelper verify {vm} --repair --good HOST` mends it",
+            vm,
+            name,
+            alerts.ERROR,
+        )
+    else:
+        what = f"{name}: {_SAYS[kind].format(peer=peer)}"
+        do = f"`xenhelper status {vm}`; shut {vm} down if it runs here on old data"
+        alerts.try_raise("handler", name, what, do, vm, name, alerts.CRITICAL)
+        log.event("drbd", what, log.ERROR, vm=vm, resource=name)
 
 
 def _detached() -> bool:

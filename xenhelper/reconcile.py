@@ -13,6 +13,7 @@ from xenhelper import (
     hotplug,
     insync,
     intents,
+    leftover,
     log,
     names,
     paths,
@@ -103,13 +104,16 @@ def reconcile(vms: "list[str] | None" = None, dry_run: bool = False) -> "list[st
             continue  # somebody is at work on it
         try:
             here = [domain for domain in domains_here if names.base_vm(domain.name) == vm]
-            left += _vm(vm, [record for record in records if record["vm"] == vm], here, dry_run)
+            mine = _vm(vm, [record for record in records if record["vm"] == vm], here, dry_run)
         except Busy:
-            pass  # set up from the other host at this moment
+            continue  # set up from the other host at this moment
         except XenhelperError as error:
-            left.append(f"{vm}: {error}")
+            mine = [f"{vm}: {error}"]
         finally:
             os.close(fd)
+        left += mine
+        if not dry_run:
+            leftover.note(vm, mine)
     if vms is None:
         left += _wanted(dry_run)
     for line in left:
@@ -165,13 +169,20 @@ def _interrupted(vm: str, dry_run: bool) -> bool:
         from xenhelper import takeover
 
         takeover.undo(vm)
-    if intents.read("replicate", vm) is None and intents.read("forget", vm) is None:
+    kind = next((kind for kind in ("replicate", "forget") if intents.read(kind, vm) is not None), "")
+    if not kind:
         return False
     if not dry_run:
         from xenhelper import forget, replicate_peer
 
         done = replicate_peer.recover(vm, held=True) or forget.recover(vm)
-        log.event("reconciled", f"{vm}: an interrupted set-up or forget is {done}", log.NOTICE, vm=vm)
+        log.event(
+            "reconciled",
+            f"{vm}: an interrupted set-up or forget is {done}",
+            log.NOTICE,
+            vm=vm,
+            intent=f"{kind}-{vm}",
+        )
     return True
 
 
@@ -246,7 +257,7 @@ def _close(
             except (PeerFailed, PeerUnreachable) as error:
                 return [f"{vm}: {peer} hasn't closed its side: {error}"]
         intents.remove("window", vm)
-    log.event("reconciled", f"{vm}: window closed", log.NOTICE, vm=vm)
+    log.event("reconciled", f"{vm}: window closed", log.NOTICE, vm=vm, intent=f"window-{vm}")
     return []
 
 

@@ -93,6 +93,28 @@ def run(
     return Result(status, text_out, text_err)
 
 
+def start(argv: "list[str]") -> "tuple[int, int]":
+    """Start a program that goes on: its process id, and a descriptor (not blocking) from
+    which its output is read. The caller ends it and waits for it. Raises CommandFailed."""
+    out_r, out_w = os.pipe()
+    try:
+        actions = [
+            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, out_w, 1),
+            (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0),
+        ]
+        pid = os.posix_spawn(
+            which(argv[0]), argv, ENV, file_actions=actions, setpgroup=0, setsigdef=(_SIGPIPE,)
+        )
+        os.set_blocking(out_r, False)
+    except BaseException:
+        os.close(out_r)
+        raise
+    finally:
+        os.close(out_w)
+    return pid, out_r
+
+
 def _collect(
     pid: int, out_fd: int, err_fd: int, in_fd: int, data: bytes, deadline: float
 ) -> "tuple[int | None, bytes, bytes]":

@@ -9,7 +9,7 @@ person's decision, ``xenhelper recover VM --discard HOST``.
 import os
 import time
 
-from xenhelper import insync, log, names, paths, statefile
+from xenhelper import alerts, insync, log, names, paths, statefile
 from xenhelper.drbd import events, verbs
 from xenhelper.errors import PeerFailed, PeerUnreachable, Refused, XenhelperError
 from xenhelper.xen import domains
@@ -67,6 +67,15 @@ def mark(resource: str, vm: str, found_by: str) -> None:
         vm=vm,
         resource=resource,
     )
+    alerts.try_raise(
+        "split-brain",
+        resource,
+        f"{resource}: split brain: both hosts wrote to their own copy",
+        f"`xenhelper status {vm}` tells both sides' story, `xenhelper recover {vm} --discard HOST` ends it",
+        vm=vm,
+        resource=resource,
+        severity=alerts.CRITICAL,
+    )
 
 
 def clear(resource: str) -> None:
@@ -74,6 +83,7 @@ def clear(resource: str) -> None:
     if marked(resource) is not None:
         statefile.remove(path(resource))
         log.event("split-brain", f"{resource}: split brain over", log.NOTICE, resource=resource)
+        alerts.try_clear("split-brain", resource, "both sides are one again")
 
 
 def story(name: str, record: "dict[str, str]") -> "dict[str, object]":

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from xenhelper import ceded, config, insync, intents, log, names, paths, permits, statefile
+from xenhelper import alerts, ceded, config, insync, intents, log, names, paths, permits, statefile
 from xenhelper.drbd import events, verbs
 from xenhelper.errors import CommandFailed, Refused, XenhelperError
 from xenhelper.run import run as program
@@ -250,10 +250,20 @@ def _take(vm: str, peer: str, todo: list[tuple[Copy, str]]) -> None:
                 log.WARNING,
                 vm=vm,
                 resource=copy.resource,
+                intent=f"takeover-{vm}",
             )
         intents.remove("takeover", vm)
     finally:
         os.close(fd)
+    if any(action != NOTHING for _, action in todo):
+        oldest = min(copy.as_of for copy, _ in todo)
+        alerts.try_raise(
+            "takeover",
+            vm,
+            f"{vm} was taken over: it may start here without {peer} (data of {insync.stamp(oldest)})",
+            f"when {peer} is back both resync by themselves: `xenhelper status {vm}`",
+            vm=vm,
+        )
 
 
 def undo(vm: str) -> None:
@@ -269,7 +279,8 @@ def undo(vm: str) -> None:
             verbs.secondary(state.minor, 5.0)
             permits.revoke(name)
     intents.remove("takeover", vm)
-    log.event("takeover", f"{vm}: an interrupted takeover is undone", log.NOTICE, vm=vm)
+    text = f"{vm}: an interrupted takeover is undone"
+    log.event("takeover", text, log.NOTICE, vm=vm, intent=f"takeover-{vm}")
 
 
 def _users(name: str) -> bool:

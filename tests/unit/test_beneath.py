@@ -65,9 +65,8 @@ def test_the_watcher_says_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "event", lambda kind, text, priority=6, **f: said.append((kind, text, f)))
     monkeypatch.setattr(daemon, "_state", lambda _: None)
     answers = [find("fe:3"), find("fe:3"), [], find("fe:3")]
-    monkeypatch.setattr(beneath, "scan", lambda: answers.pop(0))
     watcher = daemon.Watcher()
-    assert [len(watcher.look()) for _ in range(4)] == [1, 0, 0, 1]
+    assert [len(watcher.say_beneath(tuple(found))) for found in answers] == [1, 0, 0, 1]
     assert said[0][0] == "beneath" and said[0][2]["vm"] == "web1"
     assert "xl shutdown -w 7" in said[0][1]
 
@@ -76,12 +75,12 @@ def test_the_watcher_outlives_xenstored(monkeypatch: pytest.MonkeyPatch) -> None
     said: list[str] = []
     monkeypatch.setattr(log, "event", lambda kind, text, *_, **__: said.append(text))
 
-    def fail() -> list[Finding]:
+    def fail(now: float) -> None:
         raise XenhelperError("no xenstored")
 
-    monkeypatch.setattr(beneath, "scan", fail)
+    monkeypatch.setattr(daemon.look, "world", fail)
     watcher = daemon.Watcher()
-    assert watcher.look() == watcher.look() == []
+    assert watcher.look() == watcher.look() == daemon.EVERY
     assert said == ["watch: no xenstored"]
 
 

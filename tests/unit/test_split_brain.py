@@ -6,7 +6,20 @@ from typing import Any
 
 import pytest
 
-from xenhelper import drbdevent, hotplug, intents, log, paths, reconcile, recover, splitbrain, statefile
+from xenhelper import (
+    alerts,
+    differing,
+    drbdevent,
+    hotplug,
+    insync,
+    intents,
+    log,
+    paths,
+    reconcile,
+    recover,
+    splitbrain,
+    statefile,
+)
 from xenhelper.drbd import bringup, events, verbs
 from xenhelper.errors import PeerUnreachable, Refused, UsageError
 from xenhelper.peer import client
@@ -155,6 +168,61 @@ def test_the_handler_marks_only_what_is_ours(host: Host, monkeypatch: pytest.Mon
     assert splitbrain.marked("web1-xvda") is not None
     monkeypatch.setenv("DRBD_RESOURCE", "../x")
     assert drbdevent.main(["drbd-event", "split-brain"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "alert"),
+    [
+        ("local-io-error", "disk"), ("out-of-sync", "out-of-sync"), ("pri-lost", "handler"),
+        ("pri-lost-after-sb", "handler"), ("pri-on-incon-degr", "handler"), ("split-brain", "split-brain"),
+    ],
+)  # fmt: skip
+def test_each_handler_raises_its_alert(
+    host: Host, monkeypatch: pytest.MonkeyPatch, kind: str, alert: str
+) -> None:
+    monkeypatch.setenv("DRBD_RESOURCE", "web1-xvda")
+    monkeypatch.setattr(drbdevent, "_detached", lambda: False)
+    monkeypatch.setattr(drbdevent, "synchronous", lambda *_: None)
+    monkeypatch.setattr(drbdevent.time, "sleep", lambda _: None)
+    monkeypatch.setattr(os, "fork", lambda: 0)
+    monkeypatch.setattr(os, "_exit", lambda _: None)
+    for _ in range(2):
+        drbdevent.main(["drbd-event", kind])
+    (record,) = alerts.active()
+    assert (record["kind"], record["key"], record["vm"]) == (alert, "web1-xvda", "web1")
+    assert "web1-xvda" in record["what"] and "`" in record["do"] and record["seq"] == "1"
+    assert alert == "out-of-sync" or record["severity"] == "critical"
+
+
+def test_what_a_verify_has_noted_is_told_with_it(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRBD_RESOURCE", "web1-xvda")
+    monkeypatch.setattr(drbdevent, "_detached", lambda: False)
+    monkeypatch.setattr(os, "_exit", lambda _: None)
+    now = insync.seconds("2026-11-25T22:00:10Z") or 0.0
+    monkeypatch.setattr(drbdevent.time, "time", lambda: now)
+    record = {
+        "until": "2026-11-25T22:00:00Z",
+        "ranges": ",".join(f"{n * 4096}+4096" for n in range(7)),
+        "more": "2",
+    }
+
+    def sleep(seconds: float) -> None:  # by then it is noted
+        statefile.write(f"{paths.STATE}/verify/web1-xvda", record)
+
+    monkeypatch.setattr(drbdevent.time, "sleep", sleep)
+    drbdevent.main(["drbd-event", "out-of-sync"])
+    (alert,) = alerts.active()
+    assert alert["what"].endswith(
+        "copies, at byte 0+4096, 4096+4096, 8192+4096, 12288+4096, 16384+4096 and 4 more"
+    )
+    assert differing.where("web1-xvda", now + 3700) == differing.where("other", now) == ""
+
+
+def test_the_handler_returns_before_the_alert_is_on_disk(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRBD_RESOURCE", "web1-xvda")
+    monkeypatch.setattr(drbdevent, "_detached", lambda: True)
+    assert drbdevent.main(["drbd-event", "local-io-error"]) == 0
+    assert alerts.active() == [] and any("fails" in text for text in host.logged)
 
 
 def test_a_primary_without_a_disk_writes_synchronously() -> None:

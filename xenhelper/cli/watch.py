@@ -4,7 +4,7 @@ import argparse
 
 from xenhelper.watch import daemon
 
-HELP = "find domains that run on a volume beneath DRBD, and log them (the service does this)"
+HELP = "follow replicated disks and domains, raise alerts (the service does this)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

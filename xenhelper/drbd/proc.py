@@ -13,15 +13,17 @@ TESTED = "8.4"
 
 
 class State:
-    """One configured minor: connection, roles and disk states, as in /proc/drbd."""
+    """One configured minor: connection, roles and disk states, as in /proc/drbd;
+    ``out_of_sync`` in bytes."""
 
-    __slots__ = ("connection", "disk", "peer_disk", "peer_role", "protocol", "role")
+    __slots__ = ("connection", "disk", "out_of_sync", "peer_disk", "peer_role", "protocol", "role")
 
     def __init__(self, connection: str, roles: str, disks: str, protocol: str = "") -> None:
         self.connection = connection
         self.role, _, self.peer_role = roles.partition("/")
         self.disk, _, self.peer_disk = disks.partition("/")
         self.protocol = protocol
+        self.out_of_sync = 0
 
     @property
     def talks(self) -> bool:
@@ -34,16 +36,20 @@ class State:
 def parse(text: str) -> "tuple[str, dict[int, State]]":
     """(version, state by minor); a minor without anything configured is left out."""
     version, states = "", {}
+    last: "State | None" = None
     for line in text.splitlines():
         words = line.split()
         if words[:1] == ["version:"] and len(words) > 1:
             version = words[1]
         elif len(words) >= 4 and words[0].endswith(":") and words[0][:-1].isdigit():
             keys = dict(word.split(":", 1) for word in words[1:4] if ":" in word)
+            last = None
             if "ro" in keys and "ds" in keys:
-                states[int(words[0][:-1])] = State(
+                last = states[int(words[0][:-1])] = State(
                     keys.get("cs", "Unknown"), keys["ro"], keys["ds"], words[4] if len(words) > 4 else ""
                 )
+        elif last is not None and words and words[-1].startswith("oos:") and words[-1][4:].isdigit():
+            last.out_of_sync = int(words[-1][4:]) * 1024
     return version, states
 
 

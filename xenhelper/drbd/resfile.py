@@ -41,6 +41,15 @@ _NET = (
     "rcvbuf-size 0;",
     "verify-alg crc32c;",
 )
+# handlers that drbdevent.py answers
+EVENTS = (
+    "split-brain",
+    "local-io-error",
+    "out-of-sync",
+    "pri-lost",
+    "pri-lost-after-sb",
+    "pri-on-incon-degr",
+)
 # drbd.service (disabled by default) would wait for ever for a missing peer
 _STARTUP = ("wfc-timeout 10;", "degr-wfc-timeout 10;", "outdated-wfc-timeout 10;")
 
@@ -105,8 +114,7 @@ def _render_one(entry: Entry) -> str:
         f"    device {_quoted('/dev/drbd_' + name)} minor {entry.minor};",
         "    handlers {",
         f"        fence-peer {_quoted(paths.LIBEXEC + '/fence-peer')};",
-        f"        split-brain {_quoted(paths.LIBEXEC + '/drbd-event split-brain')};",
-        f"        local-io-error {_quoted(paths.LIBEXEC + '/drbd-event local-io-error')};",
+        *(f"        {kind} {_quoted(f'{paths.LIBEXEC}/drbd-event {kind}')};" for kind in EVENTS),
         "    }",
         *_section("startup", _STARTUP),
         *_section("disk", _DISK),

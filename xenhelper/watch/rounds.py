@@ -51,6 +51,10 @@ class Rounds:
         self._due, self._last = None, now
         return True
 
+    def due_in(self, now: float) -> float:
+        """Seconds until a round is due; infinite when none is."""
+        return float("inf") if self._due is None else max(0.0, self._due - now)
+
     def _soon(self, when: float) -> None:
         if self._due is None:
             self._due = max(when, self._last + APART)

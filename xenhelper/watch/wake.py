@@ -5,6 +5,7 @@ its socket. So it sits in a thread that nothing waits for; without it the watche
 looks at its own pace, and ends itself (systemd starts it again) should it spin.
 """
 
+import os
 import threading
 import time
 
@@ -14,10 +15,10 @@ BACKENDS = b"/local/domain/0/backend"
 
 
 class Waker:
-    """``event`` is set on each change. Start it again when :meth:`alive` is False."""
+    """``fd`` becomes readable on a change. Start it again when :meth:`alive` is False."""
 
     def __init__(self) -> None:
-        self.event = threading.Event()
+        self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -36,10 +37,11 @@ class Waker:
             with Client(unix_socket_path=paths.XENSTORED_SOCKET) as client, client.monitor() as monitor:
                 monitor.watch(BACKENDS, b"xenhelper")
                 for _ in monitor.wait():
-                    self.event.set()
-                    time.sleep(0.2)
+                    os.eventfd_write(self.fd, 1)
         except Exception as error:
             log.event("note", f"watch: no xenstore events ({error}), looking every few seconds", log.WARNING)
+        finally:
+            os.eventfd_write(self.fd, 1)  # so that it is noticed at once
 
 
 class SpinGuard:

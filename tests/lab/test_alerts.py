@@ -1,0 +1,231 @@
+"""Each trouble made for real is told once by mail, webhook and command, and so is its end."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from . import product, scenario
+from .host import Host
+from .lab import Lab
+from .told import Told, clock, kernel_said, kill_watcher, killer
+from .wait import wait_until
+
+RESOURCES = ("web1-xvda", "web1-xvdb")
+LOST = [f"connection.{name}" for name in RESOURCES]
+# seconds; emulated hosts are several times slower than real ones, and how many depends on
+# what else this machine does: so the bound grows with the time that one Python takes there
+WITHIN = 10.0
+SLOWNESS = 3.0
+PYTHON = 0.43
+ALERTS = "/var/lib/xenhelper/alerts"
+
+
+def _cut_and_noticed(lab: Lab) -> None:
+    lab.silence_link()
+    wait_until(
+        lambda: all("cs:Connected" not in host.read("/proc/drbd") for host in lab.hosts), 120, "the loss"
+    )
+
+
+def _figure(told: Told, what: str, delays: dict[str, float]) -> None:
+    took = told.host.out("a=$(date +%s%N); python3 -IS -c pass; b=$(date +%s%N); echo $((b - a))")
+    pace = max(1.0, int(took) / 1e9 / PYTHON)
+    print(f"figure: {what}, {told.host.name}: {delays}, pace {pace:.1f}", flush=True)
+    assert max(delays.values()) <= WITHIN * SLOWNESS * pace, what
+
+
+def test_a_lost_link_is_told_once_and_its_end_too(lab: Lab) -> None:
+    """On bob the watcher is left alone; on alice it is killed at each turn."""
+    alice, bob = Told(lab.alice, "stale_minutes = 1\n"), Told(lab.bob)
+    before = clock(lab.bob)
+    turns = ["grep -q cs:[^C] /proc/drbd", f"ls {ALERTS}/*/connection.*", f"ls {ALERTS}/kept/*"]
+    process = lab.alice.start(killer(turns))
+    _cut_and_noticed(lab)
+    words = bob.expect(LOST, "raised")
+    noticed = kernel_said(lab.bob, r"web1-xvda: conn\( Connected -> ", before)
+    _figure(bob, "link lost", bob.delays(words, LOST[0], "raised", noticed))
+    words = alice.expect(LOST, "raised")
+    process.communicate(timeout=120)
+    # a minute later the copy counts as old
+    alice.expect([f"stale.{name}" for name in RESOURCES], "raised", timeout=150)
+    bob_before = clock(lab.bob)
+    process = lab.alice.start(killer(["grep -q cs:Connected /proc/drbd", "sleep 2"]))
+    lab.unshape()
+    words = bob.expect(LOST, "raised", "over")
+    back = kernel_said(lab.bob, r"web1-xvda: .*conn\( \w+ -> (WFReportParams|Connected) ", bob_before)
+    _figure(bob, "link back", bob.delays(words, LOST[0], "over", back))
+    alice.expect(LOST, "raised", "over")
+    alice.expect([f"stale.{name}" for name in RESOURCES], "raised", "over")
+    process.communicate(timeout=120)
+    product.wait_in_sync(lab.alice, *RESOURCES)
+    for told in (alice, bob):
+        for channel, heard in told.words().items():
+            extra = [w for w in heard if not w.alert.startswith(("connection.", "stale.", "resync."))]
+            assert extra == [], channel
+        wait_until(lambda told=told: told.host.out(f"ls {ALERTS}/queue") == "", 60, "an empty queue")
+        assert "no alert" in told.host.out("xenhelper alert")
+
+
+def test_a_resync_is_told_by_its_source(lab: Lab) -> None:
+    alice, bob = Told(lab.alice), Told(lab.bob)
+    lab.shape_link(2)
+    begun = clock(lab.alice)
+    lab.bob.run("drbdadm invalidate web1-xvda")
+    words = alice.expect(["resync.web1-xvda"], "raised")
+    _figure(alice, "resync", alice.delays(words, "resync.web1-xvda", "raised", begun))
+    kill_watcher(lab.alice)
+    lab.unshape()
+    product.wait_in_sync(lab.alice, *RESOURCES)
+    alice.expect(["resync.web1-xvda"], "raised", "over")
+    assert all(heard == [] for heard in bob.words().values())
+
+
+@pytest.mark.expects("io-error")
+def test_a_disk_that_fails_is_told_by_drbds_handler(lab: Lab) -> None:
+    """dm-error under bob's copy; the watcher there is stopped: the handler alone tells."""
+    bob = Told(lab.bob)
+    lab.bob.run("systemctl stop xenhelper-watch")
+    begun = clock(lab.bob)
+    lab.bob.run(
+        "dmsetup table vg0-web1--root >/root/table && dmsetup suspend --noflush vg0-web1--root && "
+        'dmsetup reload vg0-web1--root --table "0 $(blockdev --getsz /dev/vg0/web1-root) error" && '
+        "dmsetup resume vg0-web1--root"
+    )
+    words = bob.expect(["disk.web1-xvda"], "raised")
+    failed = kernel_said(lab.bob, r"disk\( UpToDate -> Failed ", begun)
+    _figure(bob, "disk failed, by the handler", bob.delays(words, "disk.web1-xvda", "raised", failed))
+    lab.bob.run("systemctl start xenhelper-watch")
+    kill_watcher(lab.bob)
+    lab.bob.run(
+        "dmsetup suspend --noflush vg0-web1--root; dmsetup reload vg0-web1--root /root/table && "
+        "dmsetup resume vg0-web1--root; sleep 6; drbdadm attach web1-xvda"
+    )
+    product.wait_in_sync(lab.alice, *RESOURCES)
+    bob.expect(["disk.web1-xvda"], "raised", "over")
+
+
+def test_blocks_that_differ_are_told(lab: Lab) -> None:
+    """Written under DRBD on bob, found by an online verify, mended by a resync."""
+    alice, bob = Told(lab.alice), Told(lab.bob)
+    lab.bob.run("dd if=/dev/urandom of=/dev/vg0/web1-root bs=64k count=1 seek=20 oflag=direct status=none")
+    begun = clock(lab.alice)
+    lab.alice.run("drbdadm verify web1-xvda")
+    words = alice.expect(["out-of-sync.web1-xvda"], "raised", timeout=200)
+    done = kernel_said(lab.alice, r"Online verify done", begun)
+    _figure(alice, "out of sync", alice.delays(words, "out-of-sync.web1-xvda", "raised", done))
+    bob.expect(["out-of-sync.web1-xvda"], "raised")
+    kill_watcher(lab.alice)
+    lab.alice.run("drbdadm disconnect web1-xvda; drbdadm connect web1-xvda")
+    for told in (alice, bob):
+        told.expect(["out-of-sync.web1-xvda"], "raised", "over", timeout=200)
+
+
+def test_domains_and_windows_that_are_not_as_they_should_be(lab: Lab) -> None:
+    alice = Told(lab.alice)
+    xl = product.real_xl(lab.alice)
+    # a disk that isn't replicated, and one beneath DRBD
+    lab.alice.run("lvcreate -q -y -Wy -L 16M -n plain vg0")
+    begun = clock(lab.alice)
+    lab.alice.run(f"{xl} block-attach web1 phy:/dev/vg0/plain,xvdc,w", timeout=60)
+    words = alice.expect(["unreplicated.web1"], "raised")
+    _figure(alice, "unreplicated disk", alice.delays(words, "unreplicated.web1", "raised", begun))
+    kill_watcher(lab.alice)
+    lab.alice.run(f"{xl} block-detach web1 xvdc", timeout=60)
+    alice.expect(["unreplicated.web1"], "raised", "over")
+    begun = clock(lab.alice)
+    domid = lab.alice.out("xl domid web1")
+    lab.alice.run(f"{xl} block-attach web1 phy:/dev/vg0/web1-swap,xvdd,r", timeout=60)
+    beneath = [f"beneath.web1-xvdb.{domid}"]
+    words = alice.expect(beneath, "raised")
+    _figure(alice, "beneath DRBD", alice.delays(words, beneath[0], "raised", begun))
+    kill_watcher(lab.alice)
+    lab.alice.run(f"{xl} block-detach web1 xvdd", timeout=60)
+    alice.expect(beneath, "raised", "over")
+    # both Primary without a migration
+    lab.alice.run("systemctl stop xenhelper-reconcile.timer")
+    lab.bob.run("systemctl stop xenhelper-reconcile.timer xenhelper-watch")
+    ends = _ends(lab.alice, "web1-xvdb")
+    lab.alice.run(f"drbdsetup net-options {ends} --protocol=C --allow-two-primaries=yes")
+    lab.bob.run("drbdadm primary web1-xvdb")
+    begun = clock(lab.alice)
+    words = alice.expect(["window.web1"], "raised")
+    _figure(alice, "both Primary", alice.delays(words, "window.web1", "raised", begun))
+    lab.bob.run("drbdadm secondary web1-xvdb")
+    lab.alice.run(f"drbdsetup net-options {ends} --protocol=A --allow-two-primaries=no")
+    alice.expect(["window.web1"], "raised", "over")
+    for heard in alice.words().values():
+        assert len(heard) == 6, heard
+
+
+def _ends(host: Host, resource: str) -> str:
+    """Both addresses, as drbdsetup takes them."""
+    text = host.out(f"drbdsetup show {resource}")
+    ends = [
+        re.search(rf"{side} \{{\s*address\s+ipv4 ([\d.]+:\d+)", text)
+        for side in ("_this_host", "_remote_host")
+    ]
+    assert all(ends), text
+    return " ".join(f"ipv4:{end.group(1)}" for end in ends if end)
+
+
+@pytest.mark.expects("split-brain")
+def test_takeover_and_split_brain(lab: Lab) -> None:
+    bob = Told(lab.bob)
+    alice = Told(lab.alice)
+    lab.cut_link()
+    lab.cut_second_path()
+    wait_until(
+        lambda: all("cs:Connected" not in host.read("/proc/drbd") for host in lab.hosts), 120, "the cut"
+    )
+    begun = clock(lab.bob)
+    lab.bob.run("xenhelper takeover web1 --peer-is-dead", timeout=120)
+    words = bob.expect(["takeover.web1"], "raised")
+    _figure(bob, "takeover", bob.delays(words, "takeover.web1", "raised", begun))
+    for name in RESOURCES:
+        lab.bob.run(f"drbdadm primary {name} && dd if=/dev/urandom of=/dev/drbd_{name} bs=4k count=1 seek=9 "
+                    f"oflag=direct status=none && drbdadm secondary {name}", timeout=120)  # fmt: skip
+    lab.heal()
+    split = [f"split-brain.{name}" for name in RESOURCES]
+    for told in (alice, bob):
+        words = told.expect(split, "raised", timeout=360)
+        found = kernel_said(told.host, r"Split-Brain detected", begun)
+        _figure(told, "split brain", told.delays(words, split[0], "raised", found))
+        kill_watcher(told.host)
+    lab.bob.run("xenhelper recover web1 --discard bob --yes", timeout=300)
+    product.wait_in_sync(lab.alice, *RESOURCES)
+    for told in (alice, bob):
+        told.expect(split, "raised", "over", timeout=200)
+    bob.expect(["takeover.web1"], "raised", "over", timeout=200)
+
+
+def test_a_channel_that_fails_and_what_the_watcher_costs(lab: Lab) -> None:
+    alice = Told(lab.alice)
+    host = lab.alice
+    assert host.out("xenhelper alert --test").count(": sent to ") == 3
+    first = alice.expect(["test.test"], "raised")
+    assert len(first["smtp"]) == 1
+    pid = host.out("systemctl show -p MainPID --value xenhelper-watch")
+    switches = f"awk '/ctxt_switches/ {{s += $2}} END {{print s}}' /proc/{pid}/task/*/status"
+    before = int(host.out(switches))
+    host.run("sleep 70", timeout=150)
+    wakes = int(host.out(switches)) - before
+    rss = int(host.out(f"awk '/VmRSS/ {{print $2}}' /proc/{pid}/status"))
+    print(f"figure: watcher: {rss} KiB, {wakes} context switches in 70 s", flush=True)
+    assert rss < 30 * 1024 and wakes < 60
+    # a webhook that is down holds nobody up, gets it later, and is itself told of
+    alice.stop("hook")
+    begun = clock(host)
+    host.run("systemctl stop xenhelper-reconcile.timer; drbdadm disconnect web1-xvdb")
+    wait_until(lambda: alice.states(LOST[1])["smtp"] == ["raised"], 60, "the mail", every=1)
+    words = {c: heard for c, heard in alice.words().items() if c != "hook"}
+    _figure(alice, "webhook down, the others", alice.delays(words, LOST[1], "raised", begun))
+    wait_until(lambda: alice.states("channel.webhook")["cmd"] == ["raised"], 120, "word of it", every=1)
+    alice.start("hook")
+    wait_until(lambda: alice.states(LOST[1])["hook"] == ["raised"], 120, "the retry", every=1)
+    wait_until(lambda: alice.states("channel.webhook")["smtp"] == ["raised", "over"], 60, "its end", every=1)
+    host.run("drbdadm connect web1-xvdb")
+    alice.expect([LOST[1]], "raised", "over")
+    assert alice.states("channel.webhook")["hook"] == [], "not by itself"
+    scenario.wait_synced(lab)

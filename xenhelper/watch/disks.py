@@ -1,0 +1,73 @@
+"""Disks that a running VM lacks, or has unreplicated. Pure."""
+
+import fnmatch
+from collections.abc import Iterable
+
+from xenhelper import names, paths, volumes
+from xenhelper.alerts.store import ERROR, WARNING
+from xenhelper.config import Config
+from xenhelper.watch.world import Wanted, World
+
+
+def missing(world: World, rebuilding: set[str]) -> Iterable[Wanted]:
+    """A running VM that lacks a disk of its own."""
+    given = {
+        (disk.domain, disk.params)
+        for disk in world.backends or ()
+        if disk.script.endswith(paths.BLOCK_SCRIPT)
+    }
+    beneath = {(finding.domain, finding.resource) for finding in world.beneath}
+    for name, record in world.records.items():
+        vm = record.get("vm", name)
+        if vm in world.domains and vm not in rebuilding and (vm, name) not in given | beneath:
+            yield Wanted(
+                "without-disk",
+                name,
+                ERROR,
+                f"{vm} runs here without its disk {record.get('vdev', '')} ({name})",
+                f"`xl block-list {vm}`; if it was taken away on purpose: `xenhelper forget {vm}`, "
+                "then `xl create`",
+                vm,
+                name,
+                8.0,
+            )
+
+
+def unreplicated(world: World, config: Config) -> Iterable[Wanted]:
+    """Writable disks that policy would replicate, or that keep a replicated VM from moving."""
+    ours = {record.get("vm", "") for record in world.records.values()}
+    beneath = {finding.domid for finding in world.beneath}
+    left: dict[str, list[str]] = {}
+    for disk in world.backends or ():
+        vm = names.base_vm(disk.domain)
+        if disk.domid == "0" or vm != disk.domain or disk.domid in beneath or not disk.writable:
+            continue
+        if disk.script.endswith(paths.BLOCK_SCRIPT) or "/" not in disk.params:
+            continue
+        path = disk.params[disk.params.find("/") :]
+        if _left_out(vm, path, config) or not (vm in ours or _by_policy(path, config)):
+            continue
+        left.setdefault(vm, []).append(f"{disk.vdev or disk.devid} ({path})")
+    for vm, disks in left.items():
+        yield Wanted(
+            "unreplicated",
+            vm,
+            WARNING,
+            f"{vm} runs here with a disk that isn't replicated: {', '.join(disks)}",
+            f"shut it down and `xl create` it, or leave it out in [replicate] of {paths.CONFIG}",
+            vm,
+            settles=8.0,
+        )
+
+
+def _left_out(vm: str, path: str, config: Config) -> bool:
+    named = volumes.split_path(path)
+    name = "/".join(named) if named else path
+    return any(fnmatch.fnmatchcase(vm, pattern) for pattern in config.exclude_vms) or any(
+        fnmatch.fnmatchcase(name, pattern) for pattern in config.exclude_volumes + config.shared_volumes
+    )
+
+
+def _by_policy(path: str, config: Config) -> bool:
+    named = volumes.split_path(path)
+    return named is not None and named[0] in config.volume_groups
