@@ -169,7 +169,14 @@ def here(vm: str, peer: str, delete_data: bool) -> None:
     statefile.remove(f"{paths.VMS}/{vm}")
     statefile.remove(vmfile.original_path(vm))
     intents.remove(KIND, vm)
-    log.event("note", f"{vm} isn't replicated with {peer} any more", log.NOTICE, vm=vm, peer=peer)
+    log.event(
+        "note",
+        f"{vm} isn't replicated with {peer} any more",
+        log.NOTICE,
+        vm=vm,
+        peer=peer,
+        intent=f"{KIND}-{vm}",
+    )
 
 
 def _volumes(vm: str, records: Mapping[str, Mapping[str, str]], delete_data: bool) -> None:

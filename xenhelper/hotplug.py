@@ -74,12 +74,18 @@ class Disk:
         self.store = store
         self.base = base
         self.parent = os.getppid()
+        self.begun = time.monotonic()
         self.domid = int(parts[2])
         self.resource = names.check_resource(store.read(base + "/params") or "")
         self.domain = "dom0" if self.domid == 0 else store.read(f"/local/domain/{self.domid}/name") or ""
         self.record = statefile.read(f"{paths.RESOURCES}/{self.resource}") or {}
         self.peer = self.record.get("peer", "")
         self.vm = self.record.get("vm", names.base_vm(self.domain))
+
+    @property
+    def seconds(self) -> str:
+        """How long this call has taken so far, for the log."""
+        return f"{time.monotonic() - self.begun:.2f}"
 
     @property
     def orphaned(self) -> bool:
@@ -296,7 +302,13 @@ def drop_pages(path: str) -> None:
 
 def _remember(disk: Disk) -> None:
     """Autostart follows the VM: note where it ran last, and when its disk was given out."""
-    log.event("added", f"{disk.resource} is {disk.domain}'s disk now", vm=disk.vm, resource=disk.resource)
+    log.event(
+        "added",
+        f"{disk.resource} is {disk.domain}'s disk now",
+        vm=disk.vm,
+        resource=disk.resource,
+        seconds=disk.seconds,
+    )
     if not disk.incoming:  # a migration may fail yet; autostart.ran_here notes one that didn't
         _note(disk, last_ran=disk.record.get("host", ""), ran_at=now())
         handed.forget(disk.vm)
@@ -330,7 +342,13 @@ def remove(disk: Disk) -> None:
         drop_pages(disk.record.get("volume", ""))
         if resource.connected:
             close(disk.resource, disk.record.get("protocol", "A"))
-        log.event("removed", f"{disk.resource} is no domain's disk now", vm=disk.vm, resource=disk.resource)
+        log.event(
+            "removed",
+            f"{disk.resource} is no domain's disk now",
+            vm=disk.vm,
+            resource=disk.resource,
+            seconds=disk.seconds,
+        )
         if before is None or before.role != events.PRIMARY:
             return  # an `add` that failed: this host had nothing to let go
         if disk.incoming:
@@ -383,7 +401,7 @@ def main(argv: "list[str]") -> int:
         (add if command == "add" else remove)(disk)
         return 0
     except (XenhelperError, OSError) as error:
-        _fail(store, base, command, error)
+        _fail(store, base, command, error, disk)
         if command == "add" and disk is not None and not disk.incoming:
             _no_start(disk)
         return 3 if isinstance(error, (Refused, PeerUnreachable)) else 1
@@ -400,9 +418,11 @@ def _no_start(disk: Disk) -> None:
         log.event("note", f"{disk.resource}: {error}", log.WARNING, vm=disk.vm)
 
 
-def _fail(store: "Xenstore | None", base: str, command: str, error: Exception) -> None:
+def _fail(store: "Xenstore | None", base: str, command: str, error: Exception, disk: "Disk | None") -> None:
     line = f"xenhelper: {error}"
-    log.event("refused" if isinstance(error, Refused) else "failed", f"{command} {base}: {error}", log.ERROR)
+    kind = "refused" if isinstance(error, Refused) else "failed"
+    known = {"vm": disk.vm, "resource": disk.resource, "seconds": disk.seconds} if disk is not None else {}
+    log.event(kind, f"{command} {base}: {error}", log.ERROR, **known)
     print(line, file=sys.stderr)
     if store is not None and command == "add":
         try:

@@ -146,20 +146,35 @@ def _run(argv: "list[str]", window: Window, domid: int) -> int:
             _still_here(vm, window.resources)
     finally:
         os.close(fd)
+    _count(status, time.monotonic() - started)
     if status == 0:
         from xenhelper import autostart
 
         autostart.went_to(vm, window.peer)
     if left:
         for line in left:
-            log.event("failed", f"{vm}: the window isn't closed: {line}", log.ERROR, vm=vm)
+            log.event(
+                "failed", f"{vm}: the window isn't closed: {line}", log.ERROR, vm=vm, intent=f"window-{vm}"
+            )
             print(f"xenhelper: {line}; `xenhelper reconcile`", file=sys.stderr)
         return status or 1
     seconds = f"{time.monotonic() - started:.1f}"
     log.event(
-        "window-closed", f"{vm}: xl migrate ended with {status} after {seconds} s", vm=vm, seconds=seconds
+        "window-closed",
+        f"{vm}: xl migrate ended with {status} after {seconds} s",
+        vm=vm,
+        intent=f"window-{vm}",
+        seconds=seconds,
     )
     return status
+
+
+def _count(status: int, seconds: float) -> None:
+    """For the metrics."""
+    from xenhelper import counters
+
+    name = counters.MIGRATIONS_FAILED if status else counters.MIGRATIONS
+    counters.add(**{name: 1, counters.MIGRATION_SECONDS: seconds})
 
 
 def _still_here(vm: str, resources: "list[str]") -> None:

@@ -138,6 +138,7 @@ def write_records(plan: Plan) -> None:
             vm=plan.vm,
             resource=disk.resource,
             peer=plan.peer,
+            intent=f"{KIND}-{plan.vm}",
         )
 
 
@@ -182,7 +183,8 @@ def undo(vm: str, run_id: str) -> bool:
     statefile.remove(f"{paths.DRBD_D}/.{vm}.res.{plan.id}")
     _remove_volumes(plan, intent.get("role", ""))
     intents.remove(KIND, vm)
-    log.event("note", f"{vm}: undid a replication that wasn't finished", log.NOTICE, vm=vm)
+    text = f"{vm}: undid a replication that wasn't finished"
+    log.event("note", text, log.NOTICE, vm=vm, intent=f"{KIND}-{vm}")
     return True
 
 

@@ -71,7 +71,8 @@ def _act(vm: str, split: list[str], discard: str, host: str, peer: str, say: Cal
     _wait(vm, split, discard, host)
     client.ask(peer, "recover-end", {"vm": vm}, timeout=10.0)
     end(vm)
-    log.event("split-brain", f"{vm}: {discard}'s side given up", log.NOTICE, vm=vm)
+    text = f"{vm}: {discard}'s side given up"
+    log.event("split-brain", text, log.NOTICE, vm=vm, intent=f"recover-{vm}")
     say(f"{vm}: {discard} now syncs from {peer if discard == host else host}")
 
 

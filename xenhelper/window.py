@@ -33,6 +33,7 @@ class Window:
 
         Raises Refused or XenhelperError, with everything put back.
         """
+        begun = time.monotonic()
         intents.write(
             "window",
             self.vm,
@@ -53,7 +54,13 @@ class Window:
         except BaseException:
             self.close()
             raise
-        log.event("window-open", f"{self.vm}: protocol C for a migration to {self.peer}", vm=self.vm)
+        log.event(
+            "window-open",
+            f"{self.vm}: protocol C for a migration to {self.peer}",
+            vm=self.vm,
+            intent=f"window-{self.vm}",
+            seconds=f"{time.monotonic() - begun:.2f}",
+        )
 
     def _synchronous(self, name: str) -> None:
         settings = show.one(name)

@@ -20,6 +20,7 @@ VERBS: dict[str, tuple[str, str, dict[str, object]]] = {
     "facts": ("xenhelper.peer.about", "serve_facts", {}),
     "status": ("xenhelper.peer.about", "serve_status", {}),
     "doctor-facts": ("xenhelper.doctor.facts", "serve", {}),
+    "log": ("xenhelper.journal", "serve", {"vm": str, "since": float, "limit": int}),
     # one writer: migration window and fencing
     "grant": ("xenhelper.handover", "serve_grant", {"resource": str, "domain": str}),
     "granted": ("xenhelper.handover", "serve_granted", {"resources": [str]}),
