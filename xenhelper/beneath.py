@@ -19,7 +19,8 @@ KINDS = ("vbd", "qdisk")
 @dataclass(frozen=True)
 class Backend:
     """One disk that this host serves. ``device`` is ``major:minor`` in hex, '' when the
-    backend opens a path instead (qdisk). ``script``, ``vdev``, ``writable``: as xl was told."""
+    backend opens a path instead (qdisk). ``script``, ``vdev``, ``writable``: as xl was told;
+    ``state`` is 4 while the guest is connected to it (xen/include/public/io/xenbus.h)."""
 
     domid: str
     devid: str
@@ -29,6 +30,7 @@ class Backend:
     script: str = ""
     vdev: str = ""
     writable: bool = True
+    state: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ def backends(store: Xenstore) -> list[Backend]:
                         store.read(f"{base}/script") or "",
                         store.read(f"{base}/dev") or "",
                         store.read(f"{base}/mode") != "r",
+                        store.read(f"{base}/state") or "",
                     )
                 )
     return found

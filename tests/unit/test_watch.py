@@ -37,7 +37,8 @@ CONFIG = config.Config(
 NOW = 1_800_000_000.0
 OURS = "/etc/xen/scripts/block-xenhelper"
 DISKS = tuple(
-    Backend("7", vdev[-1], "web1", "93:3e8", f"web1-{vdev}", OURS, vdev) for vdev in ("xvda", "xvdb")
+    Backend("7", vdev[-1], "web1", "93:3e8", f"web1-{vdev}", OURS, vdev, state="4")
+    for vdev in ("xvda", "xvdb")
 )
 
 
@@ -197,7 +198,11 @@ def test_disks_that_should_have_one(disk: Backend, vm: str) -> None:
 
 def test_a_vm_that_runs_without_a_disk() -> None:
     (found,) = wanted(world(backends=DISKS[:1])).values()
-    assert (found.kind, found.key) == ("without-disk", "web1-xvdb")
+    assert (found.kind, found.key) == ("without-disk", "web1-xvdb") and found.settles < 10
+    closing = replace(DISKS[0], state="5")
+    for left in ((closing,), ()):
+        found = next(one for one in wanted(world(backends=left)).values() if one.key == "web1-xvdb")
+        assert found.settles > 22, "it goes down, and one of its disks is still being demoted"
     assert wanted(world(backends=DISKS[:1], domains=("Domain-0",))) == {}
     assert wanted(world(backends=None)) == {}, "xenstore couldn't be read: nothing is known"
 
@@ -281,7 +286,7 @@ class Host:
             base = f"backend/vbd/7/{disk.devid}"
             self.tree |= {f"{base}/{key}": value for key, value in (
                 ("params", disk.params), ("script", disk.script), ("dev", disk.vdev), ("mode", "w"),
-                ("physical-device", "93:3e8"),
+                ("state", "4"), ("physical-device", "93:3e8"),
             )}  # fmt: skip
         self.xenstored = FakeXenstored(paths.XENSTORED_SOCKET, self.tree)
         self.rounds = 0

@@ -6,7 +6,13 @@ from collections.abc import Iterable
 from xenhelper import names, paths, volumes
 from xenhelper.alerts.store import ERROR, WARNING
 from xenhelper.config import Config
-from xenhelper.watch.world import Wanted, World
+from xenhelper.watch.world import LASTS, Wanted, World
+
+# of a backend: its guest uses it
+CONNECTED = "4"
+# seconds: a domain that goes down lets go of one disk after the other, and a demotion may
+# wait for 22 s (hotplug.py)
+GOING_DOWN = 40.0
 
 
 def missing(world: World, rebuilding: set[str]) -> Iterable[Wanted]:
@@ -17,6 +23,7 @@ def missing(world: World, rebuilding: set[str]) -> Iterable[Wanted]:
         if disk.script.endswith(paths.BLOCK_SCRIPT)
     }
     beneath = {(finding.domain, finding.resource) for finding in world.beneath}
+    alive = {disk.domain for disk in world.backends or () if disk.state == CONNECTED}
     for name, record in world.records.items():
         vm = record.get("vm", name)
         if vm in world.domains and vm not in rebuilding and (vm, name) not in given | beneath:
@@ -29,7 +36,7 @@ def missing(world: World, rebuilding: set[str]) -> Iterable[Wanted]:
                 "then `xl create`",
                 vm,
                 name,
-                8.0,
+                LASTS if vm in alive else GOING_DOWN,
             )
 
 
@@ -56,7 +63,7 @@ def unreplicated(world: World, config: Config) -> Iterable[Wanted]:
             f"{vm} runs here with a disk that isn't replicated: {', '.join(disks)}",
             f"shut it down and `xl create` it, or leave it out in [replicate] of {paths.CONFIG}",
             vm,
-            settles=8.0,
+            settles=LASTS,
         )
 
 

@@ -13,7 +13,7 @@ from xenhelper.beneath import Finding
 from xenhelper.config import Config
 from xenhelper.drbd.proc import State
 from xenhelper.watch import disks
-from xenhelper.watch.world import Wanted, World
+from xenhelper.watch.world import LASTS, Wanted, World
 
 # of these the watcher alone decides that they are over
 KINDS = (
@@ -106,7 +106,7 @@ def _resource(world: World, name: str, record: Mapping[str, str], state: State |
             "`xenhelper resources-up`; it says why if it can't",
             vm,
             name,
-            8.0,
+            LASTS,
         )
         return
     if state.disk in GONE:
@@ -158,7 +158,7 @@ def _resource(world: World, name: str, record: Mapping[str, str], state: State |
             f"`xenhelper verify {vm}` shows where; `xenhelper verify {vm} --repair --good HOST` mends it",
             vm,
             name,
-            8.0,
+            LASTS,
         )
 
 
@@ -229,7 +229,7 @@ def _windows(world: World) -> Iterable[Wanted]:
                 f"{vm}: both hosts are Primary for longer than a migration needs",
                 f"`xenhelper reconcile` on both hosts; `xl list` tells where {vm} runs",
                 vm,
-                settles=BOTH_PRIMARY if vm in windows else 8.0,
+                settles=BOTH_PRIMARY if vm in windows else LASTS,
             )
         elif windows[vm] > MIGRATION:
             yield Wanted(
