@@ -6,7 +6,7 @@ DEV_PACKAGES := python3 python3-venv shellcheck
 # Debian's own, not whatever comes first in PATH: the product runs on it
 DEBIAN_PYTHON := /usr/bin/python3
 SHELL_FILES := mk/packages mk/build-deb .ci/run \
-	$(wildcard debian/*.prerm debian/*.postinst debian/*.postrm debian/*.preinst) \
+	guest/read-ahead $(wildcard debian/*.prerm debian/*.postinst debian/*.postrm debian/*.preinst) \
 	$(shell grep -lE '^\#!/bin/(ba)?sh' hooks/* 2>/dev/null)
 
 .PHONY: venv lint unit format

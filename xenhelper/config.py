@@ -8,11 +8,13 @@ import fnmatch
 import io
 import ipaddress
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from xenhelper import alertsettings, names, paths, statefile
 from xenhelper.errors import ConfigError, XenhelperError
+from xenhelper.tuning import settings
+from xenhelper.tuning.settings import Tuning
 
 SPEC = os.path.join(os.path.dirname(__file__), "xenhelper.conf.spec")
 
@@ -50,6 +52,7 @@ class Config:
     priority: tuple[str, ...] = ()
     alerts: alertsettings.Alerts = alertsettings.DEFAULT
     textfile: str = ""
+    tuning: Tuning = field(default_factory=Tuning)
 
     def peer(self, name: str) -> Peer:
         """The configured peer of this name. Raises ConfigError."""
@@ -232,6 +235,7 @@ def _build(parsed: Any, path: str, lines: list[str]) -> Config:
         priority=tuple(parsed["takeover"]["priority"]),
         alerts=alertsettings.build(parsed["alerts"]),
         textfile=parsed["metrics"]["textfile"],
+        tuning=settings.build(parsed),
     )
 
 

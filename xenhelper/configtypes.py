@@ -118,6 +118,12 @@ def validator() -> Any:
             raise wrong(value, allowed)
         return str(value)
 
+    def cpu_list(value: Any) -> str:
+        found = ",".join(str(item).strip() for item in many(value))
+        if found and not _CPUS.fullmatch(found):
+            raise wrong(value, "numbers of CPUs and ranges of them, as in 0-1,4")
+        return found
+
     def option(value: Any, *allowed: str) -> str:
         if value not in allowed:
             raise wrong(value, " or ".join(allowed))
@@ -146,6 +152,7 @@ def validator() -> Any:
             "server_or_empty": server_or_empty,
             "url_or_empty": url_or_empty,
             "text": one_text,
+            "cpu_list": cpu_list,
             "option": option,
             "integer": integer,
         }
@@ -154,6 +161,7 @@ def validator() -> Any:
 
 # lvm(8), "valid names"
 _VOLUME_GROUP = re.compile(r"[A-Za-z0-9_+.][A-Za-z0-9_+.-]{0,126}")
+_CPUS = re.compile(r"\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*")
 _VOLUME_PATTERN = re.compile(r"[A-Za-z0-9_+.*?\[\]!-]+/[A-Za-z0-9_+.*?\[\]!-]+")
 # what can be an argument of sendmail and stand in a header as it is
 _MAIL_ADDRESS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+=-]*(@[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)?")

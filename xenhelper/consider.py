@@ -6,7 +6,7 @@ nothing is changed. xenhelper.replicate acts on the outcome.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from xenhelper import allocate, config, names, policy, provision, replicate_peer, vmfile, volumes
@@ -79,6 +79,7 @@ class Look:
     problem: str
     file: vmfile.Sent
     storable: bool
+    link: Mapping[str, Any] = field(default_factory=dict)
 
 
 def rules(settings: config.Config) -> policy.Rules:
@@ -182,6 +183,7 @@ def look(found: Considered, timeout: float = 20.0, tidy: bool = False) -> Look:
         answer["problem"],
         vmfile.Sent(answer["sha256"], answer["text"], answer["agreed"]),
         answer["storable"],
+        answer["link"],
     )
 
 

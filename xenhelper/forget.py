@@ -26,6 +26,7 @@ from xenhelper import (
 )
 from xenhelper.drbd import adm, proc, resfile, verbs
 from xenhelper.errors import Refused, XenhelperError
+from xenhelper.tuning import probes
 from xenhelper.xen import vmconfig
 
 KIND = "forget"
@@ -162,7 +163,8 @@ def here(vm: str, peer: str, delete_data: bool) -> None:
         statefile.remove(resfile.path(vm))
     _volumes(vm, records, delete_data)
     _restore(vm)
-    for name in records:
+    for name, record in records.items():
+        probes.unmark(record.get("volume", ""))
         for path in (insync.path(name), splitbrain.path(name), ceded.path(name), permits.path(name)):
             statefile.remove(path)
         statefile.remove(f"{paths.RESOURCES}/{name}")

@@ -275,13 +275,15 @@ def _publish(disk: Disk, minor: int) -> None:
     try:
         rdev = os.fstat(fd).st_rdev
         drop_pages(disk.record.get("volume", ""))
-        disk.store.write_all(
-            {
-                disk.base + "/physical-device-path": path,
-                disk.base + "/physical-device": f"{os.major(rdev):x}:{os.minor(rdev):x}",
-                disk.base + "/hotplug-status": "connected",
-            }
-        )
+        keys = {
+            "physical-device-path": path,
+            "physical-device": f"{os.major(rdev):x}:{os.minor(rdev):x}",
+            "hotplug-status": "connected",
+        }
+        read_ahead = disk.record.get("read_ahead_kb", "")  # see tuning/publish.py
+        if read_ahead:
+            keys = {"read-ahead-kb": read_ahead, **keys}
+        disk.store.write_all({f"{disk.base}/{key}": value for key, value in keys.items()})
     finally:
         os.close(fd)
 

@@ -7,11 +7,12 @@ target; each renders the resource file and its records from it. Seen from one en
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from xenhelper import names, volumes
-from xenhelper.drbd import resfile
+from xenhelper.drbd import knobs, resfile
+from xenhelper.drbd.knobs import Knobs
 from xenhelper.errors import XenhelperError
 
 
@@ -32,6 +33,7 @@ class Disk:
     meta_size: int
     peer_meta_size: int
     fresh: bool = True
+    knobs: Knobs = field(default_factory=Knobs)
 
     @property
     def meta_name(self) -> str:
@@ -95,7 +97,9 @@ class Plan:
             resfile.End(self.host, self.address, *_paths(disk.group, disk)),
             resfile.End(self.peer, self.peer_address, *_paths(disk.peer_group, disk)),
         )
-        return resfile.Entry(disk.resource, disk.minor, disk.port, disk.secret, ends, self.protocol)
+        return resfile.Entry(
+            disk.resource, disk.minor, disk.port, disk.secret, ends, self.protocol, disk.knobs
+        )
 
     def record(self, disk: Disk, created: str) -> dict[str, str]:
         """The resource record of ``disk`` on the local end (paths.RESOURCES)."""
@@ -134,7 +138,9 @@ def from_json(data: Mapping[str, Any] | str) -> Plan:
     peer). Raises XenhelperError."""
     try:
         tree = json.loads(data) if isinstance(data, str) else dict(data)
-        disks = tuple(Disk(**disk) for disk in tree.pop("resources"))
+        disks = tuple(
+            Disk(**{**disk, "knobs": knobs.checked(disk.get("knobs", {}))}) for disk in tree.pop("resources")
+        )
         plan = Plan(disks=disks, **tree)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise XenhelperError(f"a replication plan can't be read ({error})") from error

@@ -13,6 +13,7 @@ from xenhelper import intents, lease, log, paths, statefile, volumes
 from xenhelper.drbd import adm, bringup, proc, resfile, verbs
 from xenhelper.errors import Refused, XenhelperError
 from xenhelper.plan import Plan, from_json
+from xenhelper.tuning import apply, publish
 
 SOURCE, TARGET = "source", "target"
 OPEN, COMMITTED = "open", "committed"
@@ -130,7 +131,9 @@ def write_records(plan: Plan) -> None:
     for disk in plan.fresh:
         record = plan.record(disk, created)
         record["run"] = plan.id
+        record[publish.RECORD] = publish.for_record(record)
         statefile.write(f"{paths.RESOURCES}/{disk.resource}", record)
+        apply.adopted(record)
         log.event(
             "replicated",
             f"{plan.vm}: {record['volume']} is replicated with {plan.peer} as {disk.resource}",

@@ -160,6 +160,16 @@ def _vm(vm: str, records: "list[dict[str, str]]", here: "list[domains.Domain]", 
         line = _connect(record, dry_run)
         if line:
             left.append(line)
+    # last, and beside no other change: nothing waits for this one
+    if not dry_run and intents.read("tune", vm) is not None and intents.read("window", vm) is None:
+        from xenhelper.tuning import resync
+
+        try:
+            resync.recover(vm)
+        except (PeerUnreachable, Busy):
+            pass  # once it answers
+        except XenhelperError as error:
+            left.append(f"{vm}: {error}")
     return left
 
 

@@ -32,6 +32,7 @@ from xenhelper.drbd import resfile
 from xenhelper.errors import PeerUnreachable, Refused, XenhelperError
 from xenhelper.peer.client import ask
 from xenhelper.plan import Disk, Plan
+from xenhelper.tuning import link
 from xenhelper.xen import vmconfig
 
 # seconds: first connection of new resources; the peer's whole part; its leaving us alone
@@ -279,10 +280,9 @@ def make_plan(found: Considered, there: Look, slots: Sequence[allocate.Slot]) ->
     """The plan for all of the VM's resources: those it has, and the fresh ones on ``slots``."""
     request, settings = found.request, found.settings
     peer = settings.peer(found.peer)
-    secrets = resfile.secrets(resfile.read(request.vm) or "")
-    disks = [
-        _existing(record, secrets) for record in found.records.values() if record.get("vm") == request.vm
-    ]
+    text = resfile.read(request.vm) or ""
+    disks = [_existing(record, text) for record in found.records.values() if record.get("vm") == request.vm]
+    knobs = link.for_pair(link.facts(settings, peer), there.link)
     by_vdev = {slot.vdev: slot for slot in slots}
     for item in found.fresh:
         assert item.volume is not None
@@ -291,14 +291,17 @@ def make_plan(found: Considered, there: Look, slots: Sequence[allocate.Slot]) ->
         extents = found.groups[groups[0]].extent, int(there.groups[groups[1]]["extent"])
         meta = volumes.meta_bytes(volume.size, extents[0]), volumes.meta_bytes(volume.size, extents[1])
         numbers = slot.minor, slot.port, volume.size
+        secret = resfile.new_secret()
         disks.append(
-            Disk(slot.vdev, slot.resource, *numbers, *groups, volume.name, resfile.new_secret(), *meta)
+            Disk(slot.vdev, slot.resource, *numbers, *groups, volume.name, secret, *meta, knobs=knobs)
         )
     ends = settings.host, peer.local_replication, found.peer, peer.replication
     return Plan(os.urandom(8).hex(), request.vm, *ends, settings.protocol, tuple(disks))
 
 
-def _existing(record: Mapping[str, str], secrets: Mapping[str, str]) -> Disk:
+def _existing(record: Mapping[str, str], text: str) -> Disk:
+    """``text``: the resource file as it stands."""
+    secrets, knobs = resfile.secrets(text), resfile.knobs(text)
     here, there = volumes.split_path(record["volume"]), volumes.split_path(record["peer_volume"])
     name = record["resource"]
     if here is None or there is None or name not in secrets:
@@ -307,4 +310,6 @@ def _existing(record: Mapping[str, str], secrets: Mapping[str, str]) -> Disk:
             "restore /etc/drbd.d from the other host",
         )
     numbers = int(record["minor"]), int(record["port"]), int(record["size_bytes"])
-    return Disk(record["vdev"], name, *numbers, here[0], there[0], here[1], secrets[name], 0, 0, fresh=False)
+    groups = here[0], there[0], here[1]
+    secret = secrets[name]
+    return Disk(record["vdev"], name, *numbers, *groups, secret, 0, 0, fresh=False, knobs=knobs[name])

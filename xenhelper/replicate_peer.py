@@ -11,6 +11,7 @@ from xenhelper import allocate, config, intents, lease, names, paths, provision,
 from xenhelper.drbd import proc, resfile
 from xenhelper.errors import Busy, Refused, XenhelperError
 from xenhelper.plan import Plan, from_json
+from xenhelper.tuning import link
 from xenhelper.xen import vmconfig
 
 # a create on this side that has the VM's lock sees the other's intent and gives up soon
@@ -50,6 +51,7 @@ def serve_look(peer: str, args: dict[str, Any]) -> dict[str, Any]:
         "text": "",
         "agreed": vmfile.record(vm).get("sha256", ""),
         "storable": vmfile.storable(args["config"]),
+        "link": _link(peer),
     }
     try:
         answer["drbd"] = proc.require_module()
@@ -59,6 +61,11 @@ def serve_look(peer: str, args: dict[str, Any]) -> dict[str, Any]:
     if text is not None:
         answer["sha256"], answer["text"] = vmconfig.checksum(text), text
     return answer
+
+
+def _link(peer: str) -> dict[str, int]:
+    settings = config.load()
+    return link.facts(settings, settings.peer(peer))
 
 
 def _is_bridge(name: str) -> bool:

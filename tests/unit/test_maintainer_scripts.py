@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from xenhelper import paths
+from xenhelper.tuning import bootfiles
+from xenhelper.tuning.settings import Tuning
+
 ROOT = Path(__file__).parents[2]
 OURS = '/local/domain/0/backend/vbd/3/51712/script = "/etc/xen/scripts/block-xenhelper"   (n0,r3)'
 OTHER = '/local/domain/0/backend/vbd/4/51712/script = "/etc/xen/scripts/block"'
@@ -42,6 +46,9 @@ class Host:
             "/etc/systemd/system/*.wants": "wants",
             "/run/systemd/system": "run",
             "/root/.ssh/authorized_keys": "authorized_keys",
+            "/etc/lvm/lvmlocal.conf": "lvmlocal.conf",
+            "/etc/xen/xl.conf": "xl.conf",
+            "/etc/default/grub.d": "grub.d",
             "/etc/xenhelper": "conf",
             "/run/xenhelper": "run/xenhelper",
             "/var/lib/xenhelper": "state",
@@ -107,6 +114,28 @@ def test_purge_leaves_others_keys_and_the_records_of_replicas(host: Host) -> Non
     assert keys.read_text() == "ssh-rsa AAAA admin\n"
     assert sorted(path.name for path in (host.path / "conf").iterdir()) == ["notes"]
     assert (host.path / "state/originals/web1").exists() and "is kept" in done.stderr
+
+
+@pytest.mark.parametrize("step", ["remove", "purge"])
+def test_removal_undoes_what_tune_write_wrote(host: Host, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    monkeypatch.setattr(paths, "ROOT", str(host.path))
+    for name in (bootfiles.LVM_LOCAL, bootfiles.XL_CONF):
+        file = host.path / name[1:]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("mine = 1\n")
+    found = bootfiles.decide(bootfiles.Facts(""), Tuning(dom0_memory=4096))
+    assert len(bootfiles.write(found)[0]) == 3
+    for name, place in (
+        (bootfiles.LVM_LOCAL, "lvmlocal.conf"),
+        (bootfiles.XL_CONF, "xl.conf"),
+        (bootfiles.GRUB, "grub.d/xenhelper.cfg"),
+    ):
+        (host.path / place).parent.mkdir(exist_ok=True)
+        (host.path / name[1:]).rename(host.path / place)
+    done = host.run("postrm", step)
+    assert done.returncode == 0 and "update-grub" in done.stderr
+    assert not (host.path / "grub.d/xenhelper.cfg").exists()
+    assert (host.path / "lvmlocal.conf").read_text() == (host.path / "xl.conf").read_text() == "mine = 1\n"
 
 
 def test_upgrade_restarts_the_daemons_but_not_the_resources(host: Host) -> None:

@@ -9,23 +9,20 @@ import os
 import re
 
 from xenhelper import names, paths
+from xenhelper.drbd import knobs as knobs_of
+from xenhelper.drbd.knobs import Knobs
 from xenhelper.errors import XenhelperError
 
 HEADER = "# xenhelper: resources of VM "
 _SECRET = re.compile(r'shared-secret "([0-9a-f]{32,64})";')
 
-# Steady settings. The controller rules the resync (c-plan-ahead), and its ceiling, by
-# default 100 MiB/s, is raised; al-extents is what a 32 KiB activity log can hold; a
-# ping may wait behind a slow link's queue, so it gets 3 s instead of 0.5.
+# Steady settings, beside those of the link (knobs.py): the controller rules the resync
+# (c-plan-ahead), so resync-rate only says what would hold without it; a ping may wait
+# behind a slow link's queue, so it gets 3 s instead of 0.5.
 _DISK = (
     # the handler goes first, then it detaches (drbd_state.c)
     "on-io-error call-local-io-error;",
     "fencing resource-only;",
-    "al-extents 6433;",
-    "c-plan-ahead 20;",
-    "c-fill-target 1M;",
-    "c-min-rate 40M;",
-    "c-max-rate 720M;",
     "resync-rate 40M;",
 )
 _NET = (
@@ -35,9 +32,6 @@ _NET = (
     "after-sb-1pri consensus;",
     "after-sb-2pri disconnect;",
     "ping-timeout 30;",
-    "max-buffers 8000;",
-    "max-epoch-size 8000;",
-    "sndbuf-size 0;",
     "rcvbuf-size 0;",
     "verify-alg crc32c;",
 )
@@ -67,12 +61,19 @@ class End:
 
 
 class Entry:
-    """One resource of a file: numbers, secret and both ends."""
+    """One resource of a file: numbers, secret, both ends, and what the link allows."""
 
-    __slots__ = ("ends", "minor", "port", "protocol", "resource", "secret")
+    __slots__ = ("ends", "knobs", "minor", "port", "protocol", "resource", "secret")
 
     def __init__(
-        self, resource: str, minor: int, port: int, secret: str, ends: "tuple[End, End]", protocol: str = "A"
+        self,
+        resource: str,
+        minor: int,
+        port: int,
+        secret: str,
+        ends: "tuple[End, End]",
+        protocol: str = "A",
+        knobs: Knobs | None = None,
     ) -> None:
         self.resource = resource
         self.minor = minor
@@ -80,6 +81,7 @@ class Entry:
         self.secret = secret
         self.ends = ends
         self.protocol = protocol
+        self.knobs = knobs or Knobs()
 
 
 def path(vm: str) -> str:
@@ -108,6 +110,9 @@ def _render_one(entry: Entry) -> str:
         raise XenhelperError(f"{name}: the shared secret isn't 32 to 64 hexadecimal digits")
     if entry.protocol not in ("A", "B", "C") or not 0 <= entry.minor < 1 << 20 or not 0 < entry.port < 65536:
         raise XenhelperError(f"{name}: protocol, minor or port is out of range")
+    disk = (*_DISK, *knobs_of.render(entry.knobs, knobs_of.DISK))
+    steady = (f"protocol {entry.protocol};", f'shared-secret "{entry.secret}";', *_NET)
+    net = (*steady, *knobs_of.render(entry.knobs, knobs_of.NET))
     lines = [
         "",
         f"resource {_quoted(name)} {{",
@@ -117,8 +122,8 @@ def _render_one(entry: Entry) -> str:
         *(f"        {kind} {_quoted(f'{paths.LIBEXEC}/drbd-event {kind}')};" for kind in EVENTS),
         "    }",
         *_section("startup", _STARTUP),
-        *_section("disk", _DISK),
-        *_section("net", (f"protocol {entry.protocol};", f'shared-secret "{entry.secret}";', *_NET)),
+        *_section("disk", disk),
+        *_section("net", net),
     ]
     for end in sorted(entry.ends, key=lambda end: end.host):
         if not names.valid_host(end.host):
@@ -182,11 +187,26 @@ def read(vm: str) -> "str | None":
         return None
 
 
+def knobs(text: str) -> "dict[str, Knobs]":
+    """What the link allowed when each resource was made, or tuned since, by its name."""
+    return {name: knobs_of.parse(part) for name, part in _parts(text)}
+
+
+def with_knobs(text: str, knobs: Knobs) -> str:
+    """``text`` (a file that :func:`render` made) with every resource's settings of the
+    link replaced by ``knobs``; all else as it was."""
+    for line in (*knobs_of.render(knobs, knobs_of.DISK), *knobs_of.render(knobs, knobs_of.NET)):
+        key = line.split()[0]
+        text = re.sub(rf"^(\s*){key} \d+[kM]?;$", rf"\g<1>{line}", text, flags=re.MULTILINE)
+    return text
+
+
+def _parts(text: str) -> "list[tuple[str, str]]":
+    """(resource, what the file says of it)."""
+    return [(part[1 : part.index('"', 1)], part) for part in text.split("\nresource ")[1:] if part[0] == '"']
+
+
 def secrets(text: str) -> "dict[str, str]":
     """Shared secret by resource name, from a file that :func:`render` made."""
-    found = {}
-    for part in text.split("\nresource ")[1:]:
-        match = _SECRET.search(part)
-        if match and part.startswith('"'):
-            found[part[1 : part.index('"', 1)]] = match[1]
-    return found
+    found = {name: _SECRET.search(part) for name, part in _parts(text)}
+    return {name: match[1] for name, match in found.items() if match}

@@ -96,6 +96,9 @@ VERBS: dict[str, tuple[str, str, dict[str, object]]] = {
         },
     ),
     "replicate-forget": ("xenhelper.forget", "serve", {"vm": str, "delete": bool, "dry": bool}),
+    # resync settings of existing resources
+    "tune-link": ("xenhelper.tuning.resync", "serve_link", {"vm": str}),
+    "tune-resync": ("xenhelper.tuning.resync", "serve_resync", {"vm": str, "knobs": dict}),
     "runs": ("xenhelper.destination", "serve_runs", {"vm": str}),
 }
 

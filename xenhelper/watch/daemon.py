@@ -9,6 +9,7 @@ import time
 from xenhelper import beneath, config, insync, log, metrics, paths
 from xenhelper.drbd import events
 from xenhelper.errors import XenhelperError
+from xenhelper.tuning import keep as read_ahead
 from xenhelper.watch import judge, look, notify, rounds, tell
 from xenhelper.watch.bells import Bells
 from xenhelper.watch.wake import SpinGuard
@@ -63,6 +64,7 @@ class Watcher:
             rounds.start()
             self._round_done = now + ROUND_TAKES
         self.say_beneath(world.beneath)
+        read_ahead.look(world.records.values())
         # a host that shuts down takes its resources down, and that is nobody's trouble
         if os.path.exists(paths.STOPPING):
             return IDLE
