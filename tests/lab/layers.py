@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import bare, qemu, scenario
+from . import bare, debianguest, qemu, scenario
 from .lab import Lab, LabError
 
 
@@ -36,6 +36,7 @@ LAYERS = {
         Layer("booted", None, lambda lab: lab.boot()),
         Layer("paired", "booted", scenario.pair, _deb_key),
         Layer("vm", "paired", scenario.create_web1, _deb_key),
+        Layer("debian", "paired", debianguest.create, _deb_key),
         Layer("replicated", "booted", bare.build, bare.key),
     )
 }
