@@ -14,6 +14,7 @@ help:
 	@echo 'make test   lint, types, unit tests, then the core cases on two Xen hosts in QEMU'
 	@echo 'make lint   ruff, mypy, shellcheck'
 	@echo 'make unit   unit tests only'
+	@echo 'make fuzz   over 100,000 inputs to every reader and to the peer channel'
 	@echo 'make clean  remove what was built (kept: the lab image cache)'
 
 deb:

@@ -36,3 +36,9 @@ soak: venv
 
 unit: venv
 	$(PY) -m pytest -q tests/unit
+
+# the same inputs as `make unit` makes, but new ones and many: FUZZ for each of the tests
+.PHONY: fuzz
+FUZZ ?= 7000
+fuzz: venv
+	XENHELPER_FUZZ=$(FUZZ) $(PY) -m pytest -q tests/unit/test_fuzz_text.py tests/unit/test_fuzz_peer.py

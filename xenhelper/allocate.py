@@ -114,7 +114,7 @@ def survey(
 
 
 def _add(numbers: set[int], text: str | None) -> None:
-    if text is not None and text.isdigit():
+    if text is not None and text.isdecimal() and len(text) < 20:
         numbers.add(int(text))
 
 

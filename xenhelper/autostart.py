@@ -11,10 +11,11 @@ import time
 
 from xenhelper import handed, insync, log, names, paths, statefile
 from xenhelper.errors import PeerFailed, PeerUnreachable, Refused, XenhelperError
-from xenhelper.run import run
+from xenhelper.run import ENV, run
 from xenhelper.xen import domains
 
 _TRIES = 3
+_CREATE = 240.0  # seconds: an `xl create` that has to ask, drain and wait
 _FAILED_START = 45.0  # seconds: a block script takes 30 at most (hotplug.py)
 HERE, THERE, RUNS, UNKNOWN = "here", "there", "runs", "unknown"
 
@@ -232,12 +233,25 @@ def _one(vm: str, dry_run: bool) -> str:
     return _start(vm, mark)
 
 
+def _unit_of_its_own() -> "list[str]":
+    """What stays of an ``xl create`` (the xl that restarts the guest, an HVM guest's QEMU)
+    belongs to the guest: systemd would end it with our unit, and it isn't to live in our
+    sandbox (systemd.kill(5); a service started by PID 1 has neither)."""
+    if not os.path.isdir(paths.ROOT + "/run/systemd/system"):
+        return []
+    properties = ["KillMode=process", f"RuntimeMaxSec={_CREATE:g}"]
+    argv = ["systemd-run", "--quiet", "--collect", "--wait", "--pipe", "--service-type=exec"]
+    argv += [f"--property={item}" for item in properties]
+    return [*argv, *(f"--setenv={key}={value}" for key, value in ENV.items()), "--"]
+
+
 def _start(vm: str, mark: "dict[str, str]") -> str:
     tries = int(mark.get("tries", "0")) + 1
     statefile.write(_mark(vm), {**mark, "tries": str(tries)})
-    argv = [f"{paths.LIBEXEC}/xl", "create", "--quiet", "--defconfig", mark.get("config", "")]
+    create = [f"{paths.LIBEXEC}/xl", "create", "--quiet", "--defconfig", mark.get("config", "")]
+    argv = [*_unit_of_its_own(), *create]
     try:
-        run(argv, timeout=240)
+        run(argv, timeout=_CREATE + 10)
     except XenhelperError as error:
         if tries < _TRIES:
             return f"{vm}: not started yet: {error}"

@@ -290,7 +290,9 @@ def store(text: str, path: str = "") -> bool:
     except (FileNotFoundError, UnicodeDecodeError):
         pass
     trial = f"{where}.new"
-    statefile.write_atomically(trial, text.encode(), 0o644)
+    # an administrator may have closed it to others: a fence_command can hold a password
+    mode = os.stat(where).st_mode & 0o777 if os.path.exists(where) else 0o644
+    statefile.write_atomically(trial, text.encode(), mode)
     try:
         load(trial)
         os.rename(trial, where)

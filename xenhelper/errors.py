@@ -12,14 +12,20 @@ EXIT_DEGRADED = 4
 EXIT_BROKEN = 5
 
 
+def plain(text: str) -> str:
+    """One printable line: what the peer or a tool said mustn't steer a terminal."""
+    text = " ".join(text.split())
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+
+
 class XenhelperError(Exception):
     """Something failed. ``str()`` is one line for the administrator."""
 
     exit_code = EXIT_FAILED
 
     def __init__(self, what: str, do: str = "") -> None:
-        self.what = " ".join(what.split())
-        self.do = " ".join(do.split())
+        self.what = plain(what)
+        self.do = plain(do)
         super().__init__(f"{self.what}; {self.do}" if self.do else self.what)
 
 

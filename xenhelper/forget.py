@@ -93,6 +93,9 @@ def serve(peer: str, args: dict[str, Any]) -> dict[str, Any]:
     fd = intents.lock(vm, wait=20.0)
     try:
         check(vm, records)
+        if args["delete"] and intents.read(KIND, vm) is None:
+            # the asker has looked as well; a copy goes only if both hosts see another
+            _require_good(records, peer)
         lines = _describe(vm, records, args["delete"])
         if not args["dry"]:
             here(vm, peer, args["delete"])

@@ -201,7 +201,7 @@ def _end_of(text: str) -> "tuple[str, int]":
 def _valid(address: str) -> bool:
     try:
         socket.inet_pton(_family(address), address)
-    except OSError:
+    except (OSError, ValueError):
         return False
     return True
 

@@ -6,8 +6,9 @@ target; each renders the resource file and its records from it. Seen from one en
 """
 
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from xenhelper import names, volumes
@@ -142,15 +143,28 @@ def from_json(data: Mapping[str, Any] | str) -> Plan:
             Disk(**{**disk, "knobs": knobs.checked(disk.get("knobs", {}))}) for disk in tree.pop("resources")
         )
         plan = Plan(disks=disks, **tree)
+        _check_types(plan)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise XenhelperError(f"a replication plan can't be read ({error})") from error
     _check(plan)
     return plan
 
 
+def _check_types(plan: Plan) -> None:
+    """A dataclass takes anything. Raises TypeError."""
+    items: list[Plan | Disk] = [plan, *plan.disks]
+    for item in items:
+        for one in fields(item):
+            value, wanted = getattr(item, one.name), one.type
+            if wanted in (str, int, bool) and type(value) is not wanted:
+                raise TypeError(f"{one.name} is {type(value).__name__}")
+
+
 def _check(plan: Plan) -> None:
     names.check_vm(plan.vm)
-    sane = plan.id.isalnum() and names.valid_host(plan.host) and names.valid_host(plan.peer)
+    # it becomes part of a tag and of a file's name
+    sane = re.fullmatch(r"[0-9A-Za-z]{1,40}", plan.id) is not None
+    sane = sane and names.valid_host(plan.host) and names.valid_host(plan.peer)
     sane = sane and plan.protocol in ("A", "B", "C") and plan.host != plan.peer and 0 < len(plan.disks) <= 64
     for address in (plan.address, plan.peer_address):
         resfile.family(address)
@@ -159,9 +173,9 @@ def _check(plan: Plan) -> None:
         sane = sane and all(
             volumes.valid_name(name) for name in (disk.group, disk.peer_group, disk.meta_name)
         )
-        sane = sane and names.valid_vdev(disk.vdev) and type(disk.fresh) is bool
+        sane = sane and names.valid_vdev(disk.vdev)
         numbers = (disk.minor, disk.port, disk.size, disk.meta_size, disk.peer_meta_size)
-        sane = sane and all(type(number) is int and number >= 0 for number in numbers)
+        sane = sane and all(number >= 0 for number in numbers)
         sane = sane and disk.minor < 1 << 20 and 0 < disk.port < 65536 and 0 < disk.size < 1 << 60
         if sane and disk.fresh:
             sane = min(disk.meta_size, disk.peer_meta_size) >= volumes.meta_bytes(disk.size, 512)

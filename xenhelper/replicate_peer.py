@@ -59,7 +59,9 @@ def serve_look(peer: str, args: dict[str, Any]) -> dict[str, Any]:
         answer["problem"] = str(error)
     text = vmfile.read(args["config"]) if answer["storable"] else None
     if text is not None:
-        answer["sha256"], answer["text"] = vmconfig.checksum(text), text
+        # only this VM's own config is told: others may hold passwords, and be another peer's
+        answer["sha256"] = vmconfig.checksum(text)
+        answer["text"] = text if vmfile.is_of(text, vm) else ""
     return answer
 
 
@@ -94,7 +96,8 @@ def serve_lease(peer: str, args: dict[str, Any]) -> dict[str, Any]:
     other = intents.read(provision.KIND, vm)
     if other is not None:
         recover(vm, wait=5.0)
-    token = lease.take(f"{peer} for {vm}", wait=args["wait"], local=False)
+    wait = min(max(args["wait"], 0.0), lease.WAIT)
+    token = lease.take(f"{peer} for {vm}", wait=wait, local=False)
     try:
         # seen only now: whoever held the lease before may have reserved this very VM
         if intents.read(provision.KIND, vm) is not None:
@@ -119,6 +122,8 @@ def serve_survey(peer: str, args: dict[str, Any]) -> dict[str, Any]:
 
 
 def _survey(vm: str, args: dict[str, Any]) -> dict[str, Any]:
+    if (len(args["minors"]), len(args["ports"])) != (2, 2):
+        raise XenhelperError(f"{vm}: a range of numbers has two ends")
     low, high = args["minors"]
     first, last = args["ports"]
     found = allocate.survey(vm, (low, high), (first, last))
@@ -128,6 +133,7 @@ def _survey(vm: str, args: dict[str, Any]) -> dict[str, Any]:
 def serve_prepare(peer: str, args: dict[str, Any]) -> dict[str, Any]:
     """Reserve the plan's numbers, then set everything up at this end."""
     plan = _plan_of(peer, args["plan"])
+    _check_free(plan)
     provision.reserve(plan, provision.TARGET, args["token"])
     fd = intents.lock(plan.vm, wait=_LOCK_WAIT)
     try:
@@ -154,7 +160,25 @@ def _plan_of(peer: str, data: dict[str, Any]) -> Plan:
                 f"{settings.host}'s configuration gives {peer} no place in volume group {disk.group}",
                 f"run `xenhelper setup {peer}` there",
             )
+    records = provision.vm_records(plan.vm)
+    for disk in here.disks:
+        record = records.get(disk.resource, {})
+        if not disk.fresh and (record.get("peer"), record.get("minor")) != (peer, str(disk.minor)):
+            raise Refused(f"{disk.resource}: not a disk of {plan.vm} shared with {peer}")
     return here
+
+
+def _check_free(plan: Plan) -> None:
+    """The asker chose from our own survey; what it sends back is looked at again, since
+    undoing a plan stops what has its names."""
+    found = allocate.survey(plan.vm, (0, 1 << 20), (1, 65535), mine=plan.id)
+    for disk in plan.fresh:
+        known = disk.resource in found.names or not disk.resource.startswith(plan.vm.replace(".", "_"))
+        if known or disk.minor in found.minors or disk.port in found.ports:
+            raise Refused(
+                f"{disk.resource}, minor {disk.minor} or port {disk.port} isn't free on {plan.host}",
+                "try again",
+            )
 
 
 def serve_undo(peer: str, args: dict[str, Any]) -> dict[str, Any]:
@@ -183,6 +207,10 @@ def serve_commit(peer: str, args: dict[str, Any]) -> dict[str, Any]:
             provision.commit_intent(plan, provision.TARGET)
             provision.write_records(plan)
         for name, vdev in args.get("vdevs", {}).items():
+            if not names.valid_vdev(str(vdev)):
+                raise XenhelperError(f"{vm}: {str(vdev)[:40]!r} is no vdev")
+            if provision.vm_records(vm).get(name, {}).get("peer") != peer:
+                raise Refused(f"{name[:120]}: not a disk of {vm} shared with {peer}")
             provision.rename_vdev(names.check_resource(name), vm, str(vdev))
         if args.get("config"):
             _store_config(peer, vm, args)
@@ -208,12 +236,21 @@ def _store_config(peer: str, vm: str, args: dict[str, Any]) -> None:
     if not mine or any(record.get("peer") != peer for record in mine.values()):
         raise Refused(f"{vm} isn't replicated between {peer} and {os.uname().nodename}")
     sha256 = args.get("agreed", "")
+    if len(sha256) > 64 or not names.valid_host(args.get("last_ran") or peer):
+        raise XenhelperError(f"{vm}: what was agreed on can't be noted")
+    other = vmfile.owner(path)
+    if other and other != vm:
+        raise Refused(f"{path} on {os.uname().nodename} is the config of {other}", "give each VM a file")
+    if path != "/dev/null" and not vmfile.storable(path):
+        path = ""  # the file isn't copied, so which one it is, is known over there only
     if "text" in args:
-        if not vmfile.storable(path):
-            raise Refused(f"{path} isn't a place for a VM's config", "keep it in /etc/xen")
+        if not path:
+            raise Refused(f"{args['config']} isn't a place for a VM's config", "keep it in /etc/xen")
         old = vmfile.read(path)
+        if not all(vmfile.is_of(text, vm) for text in (args["text"], old) if text is not None):
+            raise Refused(f"{path} on {os.uname().nodename} isn't the config of {vm}", "move it away there")
         if old is not None and vmconfig.checksum(old) not in (
-            args["expected"],
+            args.get("expected", ""),
             vmconfig.checksum(args["text"]),
         ):
             raise Refused(f"{path} on {os.uname().nodename} was changed this very moment", "try again")
@@ -228,7 +265,7 @@ def serve_state(peer: str, args: dict[str, Any]) -> dict[str, Any]:
     finished here now) or ``gone`` (and undone here now if it was still open)."""
     vm = names.check_vm(args["vm"])
     intent = intents.read(provision.KIND, vm)
-    if intent is not None and intent.get("id") == args["id"]:
+    if intent is not None and intent.get("id") == args["id"] and intent.get("peer") == peer:
         if intents.is_locked(vm):
             return {"state": "busy"}
         fd = intents.lock(vm, wait=1.0)

@@ -66,13 +66,17 @@ def remove(path: str) -> None:
 
 
 def write(path: str, record: "dict[str, str]") -> None:
-    """Write ``record`` as ``key=value`` lines. Raises XenhelperError on a newline in it."""
+    """Write ``record`` as ``key=value`` lines. Raises XenhelperError on a newline in it, and
+    when it is longer than :func:`read` reads."""
     lines = []
     for key, value in record.items():
         if "\n" in value or "\n" in key or "=" in key:
             raise XenhelperError(f"{path}: can't hold {key!r}={value!r}")
         lines.append(f"{key}={value}\n")
-    write_atomically(path, "".join(lines).encode())
+    data = "".join(lines).encode("utf-8", "replace")
+    if len(data) > MAX_BYTES:
+        raise XenhelperError(f"{path}: {len(data)} bytes are too long for a record")
+    write_atomically(path, data)
 
 
 def read(path: str) -> "dict[str, str] | None":
@@ -86,7 +90,8 @@ def read(path: str) -> "dict[str, str] | None":
     finally:
         os.close(fd)
     record = {}
-    for line in text.splitlines():
+    # not splitlines(): it would also split at what write() lets stand in a value
+    for line in text.split("\n"):
         if not line or line.startswith("#"):
             continue
         key, equals, value = line.partition("=")

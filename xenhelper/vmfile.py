@@ -5,6 +5,7 @@ which side was changed. The original, without our block, is kept beside it.
 """
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,13 @@ from xenhelper.xen import vmconfig
 
 FOLDER = "/etc/xen"
 ORIGINALS = "originals"
+# folders of / in which a file that ends in .cfg may be anything
+# fmt: off
+_SYSTEM = frozenset((
+    "bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "libx32",
+    "lost+found", "proc", "run", "sbin", "sys", "tmp", "usr", "var",
+))
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -95,11 +103,13 @@ def store(path: str, text: str, mode: int = 0o644) -> None:
 
 def storable(path: str) -> bool:
     """Whether a peer may have a config stored at ``path`` here: below /etc/xen (but no
-    script and none of Xen's own ``.conf``), or a ``.cfg`` file in a folder that exists, and
-    nowhere through a link."""
+    script and none of Xen's own ``.conf``), or a ``.cfg`` file in a folder that exists and
+    isn't the system's; nowhere through a link, hidden, or where others than root may write."""
     if not path.startswith("/") or os.path.normpath(path) != path or "\0" in path or not path.isprintable():
         return False
     folder = os.path.dirname(path)
+    if path.startswith("//") or "/." in path or not _only_root_writes(folder):
+        return False
     if os.path.realpath(paths.ROOT + folder) != os.path.realpath(paths.ROOT) + folder and paths.ROOT:
         return False
     if not paths.ROOT and os.path.realpath(folder) != folder:
@@ -110,11 +120,36 @@ def storable(path: str) -> bool:
     if path.startswith(FOLDER + "/"):
         below = folder.removeprefix(FOLDER).split("/")
         return os.path.isdir(paths.ROOT + folder) and "scripts" not in below and not path.endswith(".conf")
-    return (
-        path.endswith(".cfg")
-        and os.path.isdir(paths.ROOT + folder)
-        and not os.path.basename(path).startswith(".")
-    )
+    # grub.cfg, default/grub.d/*.cfg, cloud.cfg.d/*.cfg and more are programs to others
+    top = path.split("/", 2)[1]
+    return path.endswith(".cfg") and top not in _SYSTEM and os.path.isdir(paths.ROOT + folder)
+
+
+def _only_root_writes(folder: str) -> bool:
+    """Whether no step of ``folder`` lets anybody but root swap what is below it."""
+    while folder != "/":
+        try:
+            found = os.lstat(paths.ROOT + folder)
+        except OSError:
+            return False
+        if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
+            return False
+        folder = os.path.dirname(folder)
+    return True
+
+
+def is_of(text: str, vm: str) -> bool:
+    """Whether a config's text names ``vm``; what merely looks like it counts (libxlu_cfg_l.l)."""
+    found = re.findall(r"""(?:^|[;\n])[ \t]*name[ \t]*=[ \t]*(?:"([^"\n]*)"|'([^'\n]*)')""", text)
+    return any(vm in pair for pair in found)
+
+
+def owner(path: str) -> str:
+    """The VM whose record names ``path`` as its config; '' when none does."""
+    for vm in statefile.names(paths.VMS):
+        if (statefile.read(f"{paths.VMS}/{vm}") or {}).get("config") == path:
+            return vm
+    return ""
 
 
 def must_send(path: str, there: Sent, before: str, after: str, agreed: str, peer: str) -> bool:

@@ -65,40 +65,52 @@ class Group:
 
 
 def parse_volumes(text: str) -> list[Volume]:
-    """Volumes from ``lvs --reportformat json --units b --nosuffix``."""
-    found = []
-    for row in _rows(text, "lv"):
-        major, minor = int(row["lv_kernel_major"]), int(row["lv_kernel_minor"])
-        attr = row["lv_attr"]
-        found.append(
-            Volume(
-                group=row["vg_name"],
-                name=row["lv_name"].strip("[]"),
-                size=int(row["lv_size"]),
-                tags=tuple(tag for tag in row["lv_tags"].split(",") if tag),
-                open=attr[5:6] == "o",
-                device=(major, minor) if major >= 0 and minor >= 0 else None,
-            )
-        )
-    return found
+    """Volumes from ``lvs --reportformat json --units b --nosuffix``. Raises XenhelperError."""
+    try:
+        return [_volume(row) for row in _rows(text, "lv")]
+    except _UNREADABLE as error:
+        raise _unreadable(error) from error
+
+
+def _volume(row: dict[str, str]) -> Volume:
+    major, minor = int(row["lv_kernel_major"]), int(row["lv_kernel_minor"])
+    return Volume(
+        group=row["vg_name"],
+        name=row["lv_name"].strip("[]"),
+        size=int(row["lv_size"]),
+        tags=tuple(tag for tag in row["lv_tags"].split(",") if tag),
+        open=row["lv_attr"][5:6] == "o",
+        device=(major, minor) if major >= 0 and minor >= 0 else None,
+    )
 
 
 def parse_groups(text: str) -> dict[str, Group]:
-    """Groups by name from ``lvs`` or ``vgs --reportformat json --units b --nosuffix``."""
-    return {
-        row["vg_name"]: Group(
-            row["vg_name"], int(row["vg_size"]), int(row["vg_free"]), int(row["vg_extent_size"])
-        )
-        for row in [*_rows(text, "vg"), *_rows(text, "lv")]
-    }
+    """Groups by name from ``lvs`` or ``vgs --reportformat json --units b --nosuffix``.
+    Raises XenhelperError."""
+    try:
+        return {
+            row["vg_name"]: Group(
+                row["vg_name"], int(row["vg_size"]), int(row["vg_free"]), int(row["vg_extent_size"])
+            )
+            for row in [*_rows(text, "vg"), *_rows(text, "lv")]
+        }
+    except _UNREADABLE as error:
+        raise _unreadable(error) from error
+
+
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)
+
+
+def _unreadable(error: Exception) -> XenhelperError:
+    return XenhelperError(f"can't read LVM's report ({error})", "run `lvs` and `vgs` by hand")
 
 
 def _rows(text: str, kind: str) -> list[dict[str, str]]:
     try:
         report: Any = json.loads(text)
         return [dict(row) for part in report["report"] for row in part.get(kind, [])]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise XenhelperError(f"can't read LVM's report ({error})", "run `lvs` and `vgs` by hand") from error
+    except _UNREADABLE as error:
+        raise _unreadable(error) from error
 
 
 def _report(command: str, fields: str) -> str:

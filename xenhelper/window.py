@@ -153,6 +153,8 @@ def serve_begin(peer: str, args: "dict[str, object]") -> "dict[str, object]":
     """
     vm = names.check_vm(str(args["vm"]))
     resources = [names.check_resource(str(name)) for name in list(args["resources"])]  # type: ignore[call-overload]
+    if not resources:
+        raise Refused(f"{vm}: a window of no disk")
     deadline = time.monotonic() + 20.0
     for name in resources:
         record = statefile.read(f"{paths.RESOURCES}/{name}")

@@ -428,3 +428,14 @@ def test_a_domain_that_may_not_come_to_anything_is_told_apart(
 ) -> None:
     host.running = [domains.Domain(3 + n, "web1", state, "0") for n, state in enumerate(states)]
     assert autostart.serve_last_ran("bob", {"vm": "web1"})["unsettled"] is unsettled
+
+
+def test_a_vm_that_the_reconciler_starts_outlives_its_unit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "ROOT", str(tmp_path))
+    assert autostart._unit_of_its_own() == []  # no systemd: xl alone
+    (tmp_path / "run/systemd/system").mkdir(parents=True)
+    argv = autostart._unit_of_its_own()
+    assert argv[0] == "systemd-run" and argv[-1] == "--"
+    assert {"--wait", "--pipe", "--property=KillMode=process"} <= set(argv)

@@ -39,11 +39,11 @@ def oldest_write_ms(text: str) -> "int | None":
         if columns is None:
             columns = words
             continue
-        if len(words) < len(columns) or not words[0].strip().isdigit():
+        if len(words) < len(columns) or not words[0].strip().isdecimal():
             continue
         row = dict(zip(columns, words, strict=False))
         age = row.get("start", "").strip()
-        if row.get("rw", "").strip() == "W" and age.isdigit():
+        if row.get("rw", "").strip() == "W" and age.isdecimal() and len(age) < 20:
             oldest = int(age) if oldest is None else max(oldest, int(age))
     return oldest
 

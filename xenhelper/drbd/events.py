@@ -129,7 +129,8 @@ def _apply(resource: Resource, kind: str, keys: "dict[str, str]") -> None:
 
 
 def _number(text: "str | None", default: int) -> int:
-    return int(text) if text is not None and text.isdigit() else default
+    # at most a 64 bit number's digits: int() of thousands of them raises
+    return int(text) if text is not None and text.isdecimal() and len(text) < 20 else default
 
 
 def snapshot(resource: str = "", timeout: float = 10.0) -> "dict[str, Resource]":

@@ -41,7 +41,7 @@ def parse(text: str) -> "tuple[str, dict[int, State]]":
         words = line.split()
         if words[:1] == ["version:"] and len(words) > 1:
             version = words[1]
-        elif len(words) >= 4 and words[0].endswith(":") and words[0][:-1].isdigit():
+        elif len(words) >= 4 and words[0].endswith(":") and words[0][:-1].isdecimal() and len(words[0]) < 20:
             keys = dict(word.split(":", 1) for word in words[1:4] if ":" in word)
             last = None
             if "ro" in keys and "ds" in keys:
@@ -106,7 +106,7 @@ def minors() -> "set[int]":
         listed = os.listdir(paths.ROOT + "/sys/block")
     except OSError:
         listed = []
-    found.update(int(name[4:]) for name in listed if name.startswith("drbd") and name[4:].isdigit())
+    found.update(int(name[4:]) for name in listed if name.startswith("drbd") and name[4:].isdecimal())
     return found
 
 

@@ -203,7 +203,8 @@ def with_knobs(text: str, knobs: Knobs) -> str:
 
 def _parts(text: str) -> "list[tuple[str, str]]":
     """(resource, what the file says of it)."""
-    return [(part[1 : part.index('"', 1)], part) for part in text.split("\nresource ")[1:] if part[0] == '"']
+    found = [(*part[1:].partition('"')[:2], part) for part in text.split("\nresource ")[1:] if part[:1] == '"']
+    return [(name, part) for name, end, part in found if end]
 
 
 def secrets(text: str) -> "dict[str, str]":

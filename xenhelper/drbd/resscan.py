@@ -8,13 +8,16 @@ statement without its end included: one too many costs nothing, one too few a cl
 
 import os
 import re
+import stat
 
 from xenhelper import paths
 
 MAX_FILE = 4 * 1024 * 1024
-_TOKEN = re.compile(r'"((?:[^"\\\n]|\\.)*)"|#[^\n]*|([{};])|([^\s{};"#]+)')
-_NUMBERED = re.compile(r"/?(?:dev/)?drbd(\d+)$")
-_PORT = re.compile(r"(?:\[[^]]*\]|[^:\s])\s*:\s*(\d{1,5})\b")
+# a string that isn't closed ends with its line: each character is looked at once or twice
+_TOKEN = re.compile(r'"((?:[^"\\\n]|\\.)*)("?)|#[^\n]*|([{};])|([^\s{};"#]+)')
+_NUMBERED = re.compile(r"/?(?:dev/)?drbd([0-9]{1,9})$")
+_PORT = re.compile(r"(?:\[[^]]{0,60}\]|[^:\s])\s*:\s*([0-9]{1,5})\b")
+_MINOR = re.compile("[0-9]{1,9}")
 _ADDRESSED = {"address", "host", "inside", "outside"}
 
 
@@ -41,17 +44,20 @@ def scan_text(text: str, host: str, into: "Scan | None" = None) -> "tuple[Scan, 
     where: "list[list[str]]" = []
     statement: "list[str]" = []
     for match in _TOKEN.finditer(text):
-        quoted, mark, word = match.groups()
+        quoted, closed, mark, word = match.groups()
         if mark is None:
-            if quoted is not None or word is not None:
+            if quoted is not None and not closed:
+                statement += quoted.split()  # what was meant by it may be numbers
+            elif quoted is not None or word is not None:
                 statement.append(quoted if quoted is not None else word)
             continue
         _numbers(statement, found)
         if mark == "{":
             if "resource" in statement[:-1]:
                 where.clear()  # resources don't nest: what wasn't closed before is broken
-                statement = statement[statement.index("resource") :]
-                found.names.add(statement[1])
+                starts = [at for at, word in enumerate(statement[:-1]) if word == "resource"]
+                found.names.update(statement[at + 1] for at in starts)
+                statement = statement[starts[-1] :]
             where.append(statement)
         elif mark == "}":
             if where:
@@ -66,14 +72,15 @@ def scan_text(text: str, host: str, into: "Scan | None" = None) -> "tuple[Scan, 
 def _numbers(words: "list[str]", found: Scan) -> None:
     """Every minor and port of a statement, or of several that run into each other."""
     for at, word in enumerate(words):
-        if word == "minor" and words[at + 1 : at + 2] and words[at + 1].isdigit():
+        if word == "minor" and words[at + 1 : at + 2] and _MINOR.fullmatch(words[at + 1]):
             found.minors.add(int(words[at + 1]))
         elif word == "device" and words[at + 1 : at + 2]:
             match = _NUMBERED.search(words[at + 1])
             if match:
                 found.minors.add(int(match[1]))
         elif word in _ADDRESSED:
-            found.ports.update(int(port) for port in _PORT.findall(" ".join(words[at + 1 : at + 5])))
+            near = " ".join(word[:100] for word in words[at + 1 : at + 5])
+            found.ports.update(int(port) for port in _PORT.findall(near))
 
 
 def _statement(
@@ -110,9 +117,11 @@ def scan_host(host: str, skip: str = "") -> Scan:
             continue
         seen.add(name)
         try:
+            if not stat.S_ISREG(os.stat(name).st_mode):
+                continue  # a pipe would be waited for
             with open(name, "rb") as file:
                 text = file.read(MAX_FILE).decode("utf-8", "replace")
-        except OSError:
+        except (OSError, ValueError):
             continue
         _, includes = scan_text(text, host, found)
         if includes:

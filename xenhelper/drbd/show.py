@@ -40,8 +40,9 @@ def parse(text: str) -> "dict[str, Settings]":
             continue
         if not where or not where[0].startswith("resource "):
             continue
-        settings = found[where[0].split()[1].strip('"')]
-        _apply(settings, where, words)
+        settings = found.get(where[0].split()[1].strip('"'))
+        if settings is not None:
+            _apply(settings, where, words)
     return found
 
 
@@ -59,7 +60,7 @@ def _apply(settings: Settings, where: "list[str]", words: "list[str]") -> None:
         elif where[-1] == "_remote_host":
             settings.remote = address
     elif key == "device" and len(words) == 3 and words[1] == "minor":
-        settings.minor = int(value) if value.isdigit() else -1
+        settings.minor = int(value) if value.isdecimal() and len(value) < 20 else -1
     elif key == "disk" and len(words) == 2:
         settings.volume = value
     elif key == "meta-disk" and len(words) == 2:

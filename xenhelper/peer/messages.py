@@ -20,7 +20,11 @@ MAX_TIMEOUT = 900.0
 
 def encode(message: "dict[str, object]") -> bytes:
     """One line. Raises XenhelperError when it is too long."""
-    line = json.dumps(message, separators=(",", ":"), ensure_ascii=True).encode() + b"\n"
+    try:
+        text = json.dumps(message, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise XenhelperError(f"a message to the peer can't be JSON ({error})") from error
+    line = text.encode() + b"\n"
     if len(line) > MAX_BYTES:
         raise XenhelperError(f"a message of {len(line)} bytes to or from the peer is too long")
     return line
@@ -31,12 +35,17 @@ def decode(line: bytes) -> "dict[str, object]":
     if len(line) > MAX_BYTES:
         raise XenhelperError("a message to or from the peer is too long")
     try:
-        message = json.loads(line)
+        message = json.loads(line, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise XenhelperError("a message to or from the peer isn't JSON") from error
     if not isinstance(message, dict):
         raise XenhelperError("a message to or from the peer isn't an object")
     return message
+
+
+def _no_number(text: str) -> float:
+    """NaN compares as neither early nor late, and isn't JSON anyway (RFC 8259)."""
+    raise ValueError(text)
 
 
 def check(verb: str, args: object, schema: "dict[str, object]") -> "dict[str, object]":

@@ -71,13 +71,18 @@ def parse(text: str) -> "list[Domain]":
     for line in text.splitlines()[1:]:
         words = line.split()
         at = next((i for i in range(6, len(words)) if _is_uuid(words[i])), None)
-        if at is None or not words[at - 5].isdigit():
+        if at is None or not _is_number(words[at - 5]) or not _is_number(words[at - 4]):
             continue
         domid, memory, _, state, _ = words[at - 5 : at]
-        name = line[: line.rindex(f" {domid} ", 0, line.index(words[at]))].rstrip() if at > 6 else words[0]
-        if domid != "0":
+        end = line.rfind(f" {domid} ", 0, line.index(words[at])) if at > 6 else 0
+        name = line[:end].rstrip() if end > 0 else words[0]
+        if int(domid):
             found.append(Domain(int(domid), name, state, words[at].lower(), int(memory)))
     return found
+
+
+def _is_number(word: str) -> bool:
+    return word.isdecimal() and len(word) < 20
 
 
 def _is_uuid(word: str) -> bool:

@@ -98,7 +98,10 @@ class Xenstore:
         if os.path.exists(paths.CRASH_AT):
             paths.crash("before")
         for _ in range(10):
-            transaction = int(self._call(_TRANSACTION_START, b"\0").rstrip(b"\0"))
+            number = self._call(_TRANSACTION_START, b"\0").rstrip(b"\0")
+            if not number.isdigit() or len(number) > 10:
+                raise XenstoreError("xenstored sent nonsense")
+            transaction = int(number)
             for path, value in values.items():
                 self._call(_WRITE, _path(path) + clean(value).encode("ascii"), transaction)
             try:

@@ -95,7 +95,7 @@ class World:
         argv = [sys.executable, str(HERE / "hosts.py"), host, *args]
         pipe = subprocess.PIPE
         return subprocess.Popen(
-            argv, env=self.env(host), stdout=pipe, stderr=pipe, text=True, cwd=self.folder / host
+            argv, env=self.env(host), stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=self.folder / host
         )
 
     def run(self, host: str, *args: str) -> "subprocess.CompletedProcess[str]":
