@@ -7,6 +7,7 @@ DEV_PACKAGES := python3 python3-venv shellcheck
 DEBIAN_PYTHON := /usr/bin/python3
 SHELL_FILES := mk/packages mk/build-deb .ci/run \
 	guest/read-ahead $(wildcard debian/*.prerm debian/*.postinst debian/*.postrm debian/*.preinst) \
+	$(wildcard debian/*.bash-completion) \
 	$(shell grep -lE '^\#!/bin/(ba)?sh' hooks/* 2>/dev/null)
 
 .PHONY: venv lint unit format

@@ -63,6 +63,36 @@ def run(vm: str, delete_peer_volumes: bool = False, dry: bool = False) -> list[s
     return lines + _describe(vm, records, delete_data=False)
 
 
+def alone(vm: str, why: str) -> list[str]:
+    """This host's part without the other host's, which can't or won't (``why``): when the
+    package goes. Only where this host has the current data; its copy there stays.
+
+    Raises Refused when that isn't certain, or when the VM runs.
+    """
+    records = provision.vm_records(vm)
+    fd = intents.lock(vm)
+    try:
+        check(vm, records)
+        mine = vmfile.record(vm).get("last_ran") == os.uname().nodename
+        states = proc.read()[1]
+        for name, record in records.items():
+            state = states.get(int(record["minor"]))
+            both = state is not None and state.connection == "Connected" and state.peer_disk == "UpToDate"
+            if state is None or state.disk != "UpToDate" or not (mine or both):
+                raise Refused(
+                    f"{name}: {record['peer']} may have the current data ({why})",
+                    f"{record['volume']} here is an older copy",
+                )
+            if state.peer_role == "Primary":
+                raise Refused(f"{vm} runs on {record['peer']}", f"{record['volume']} here is its copy")
+        peer = next(iter(records.values()), {}).get("peer", "")
+        lines = _describe(vm, records, delete_data=False)
+        here(vm, peer, delete_data=False)
+        return [*lines, f"{peer} keeps its copy of {vm} and its part of the replication: {why}"]
+    finally:
+        os.close(fd)
+
+
 def known() -> list[str]:
     """Every VM that is replicated on this host, or whose forgetting was begun."""
     begun = [intent["vm"] for intent in intents.all_open() if intent.get("kind") == KIND and "vm" in intent]

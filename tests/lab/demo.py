@@ -158,7 +158,7 @@ def _hosts(lab: Lab, progress: Progress) -> None:
             print("alice# xenhelper setup bob --yes")
         lab.reset("paired")
         for host, version in zip(
-            lab.hosts, lab.both(lambda host: host.out("xenhelper --version; command -v xl")), strict=True
+            lab.hosts, lab.both(lambda host: host.out("xenhelper --version | head -n1; command -v xl")), strict=True
         ):
             print(f"{host.name}: {', xl is '.join(version.splitlines())}")
 

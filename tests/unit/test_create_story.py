@@ -483,3 +483,33 @@ def test_forget_never_deletes_the_better_copy(world: World) -> None:
     done = world.run("bob", "cli", "forget", "web1", "--delete-peer-volumes")
     assert done.returncode == 3 and "may be the better one" in done.stderr
     assert state(world) == complete
+
+
+def _installed(world: World) -> None:
+    assert world.run("alice", "create", config_of(world)).returncode == 0
+    for host in ("alice", "bob"):
+        world.write(host, "etc/xenhelper/xenhelper.conf", "")
+
+
+def test_a_package_that_goes_leaves_plain_disks_on_both(world: World) -> None:
+    _installed(world)
+    done = world.run("alice", "cli", "removal")
+    assert done.returncode == 0, done.stderr
+    for host in ("alice", "bob"):
+        assert not records(world, host) and world.drbd(host) == {}
+    assert world.read("alice", "etc/xen/web1.cfg") == WEB1
+
+
+def test_a_package_that_goes_alone_frees_only_what_is_current(world: World) -> None:
+    _installed(world)
+    (world.folder / "bob.off").touch()
+    done = world.run("alice", "cli", "removal")
+    assert "bob keeps its copy of web1" in done.stdout
+    assert world.read("alice", "etc/xen/web1.cfg") == WEB1 and not records(world, "alice")
+    assert set(DISKS) <= set(world.volumes("alice"))
+    # bob was never the one that ran it, and its peer is gone: its config keeps saying so
+    (world.folder / "alice.off").touch()
+    done = world.run("bob", "cli", "removal")
+    assert done.returncode == 0 and "web1 stays as it is" in done.stdout
+    assert "alice may have the current data" in done.stdout
+    assert "block-xenhelper" in world.read("bob", "etc/xen/web1.cfg") and records(world, "bob")

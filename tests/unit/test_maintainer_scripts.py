@@ -143,3 +143,12 @@ def test_upgrade_restarts_the_daemons_but_not_the_resources(host: Host) -> None:
     log = (host.path / "log").read_text()
     assert "try-restart xenhelper-watch.service xenhelper-peer@*.service" in log
     assert "resources" not in log
+
+
+def test_purge_takes_notes_that_nobody_needs(host: Host) -> None:
+    for name in ("state/resources", "state/in_sync"):
+        (host.path / name).mkdir(parents=True)
+    (host.path / "state/in_sync/web1-xvda").touch()
+    done = host.run("postrm", "purge")
+    assert done.returncode == 0 and not done.stderr
+    assert not (host.path / "state").exists()

@@ -7,11 +7,19 @@ from xenhelper import forget
 from xenhelper.errors import EXIT_DONE, UsageError, XenhelperError
 
 HELP = "end a VM's replication and give its original config back"
+EXAMPLES = """\
+  xenhelper forget web1 --dry-run
+  xenhelper forget web1                # both hosts keep their copy
+  xenhelper forget web1 --delete-peer-volumes
+  xenhelper forget --all
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The VM, or all, and what is to become of the other copy."""
-    parser.add_argument("vm", metavar="VM", nargs="?", default="")
+    parser.add_argument(
+        "vm", metavar="VM", nargs="?", default="", help="the VM whose disks become plain volumes again"
+    )
     parser.add_argument("--all", action="store_true", help="every replicated VM, one after the other")
     parser.add_argument(
         "--delete-peer-volumes", action="store_true", help="also remove the copies of its disks on the peer"

@@ -32,8 +32,43 @@ def _overview() -> str:
         text = _module(command).HELP
         if text:
             lines.append(f"  {command:14}{text}")
-    lines += ["", "Daily work is plain `xl create`, `xl migrate`. See xenhelper(8)."]
+    lines += ["", f"  {'--version':14}versions of xenhelper, Xen, the kernel and DRBD", ""]
+    lines += ["Daily work is plain `xl create`, `xl migrate`. See xenhelper(8)."]
     return "\n".join(lines)
+
+
+def _who() -> str:
+    """What an error line begins with: red on a terminal, unless NO_COLOR (no-color.org) or
+    the terminal says no."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb"
+    return "xenhelper:" if plain or not sys.stderr.isatty() else "\x1b[31mxenhelper:\x1b[0m"
+
+
+def _versions() -> str:
+    """Ours, and those of what matters between two hosts (a bug report needs them)."""
+    from xenhelper.peer import about
+
+    found = about.versions()
+    return (
+        f"xenhelper {__version__}\nXen {found['xen'] or '(this host runs without it now)'}\n"
+        f"Linux {found['kernel']}\nDRBD {found['drbd'] or '(its module is not loaded)'}"
+    )
+
+
+def parser_of(command: str) -> Any:
+    """The argument parser of a command, its examples last."""
+    import argparse
+
+    module = _module(command)
+    examples = getattr(module, "EXAMPLES", "")
+    parser = argparse.ArgumentParser(
+        prog=f"xenhelper {command}",
+        description=module.HELP or None,
+        epilog=f"examples:\n{examples}\nxenhelper(8) tells the rest." if examples else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(parser)
+    return parser
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _main(arguments)
     except XenhelperError as error:
-        print(f"xenhelper: {error}", file=sys.stderr)
+        print(f"{_who()} {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         # the reader (a pager, `head`) has seen enough; keep the interpreter's own flush quiet
@@ -52,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
         print("xenhelper: interrupted", file=sys.stderr)
         return 130
     except OSError as error:
-        print(f"xenhelper: {error}", file=sys.stderr)
+        print(f"{_who()} {error}", file=sys.stderr)
         return EXIT_FAILED
 
 
@@ -61,22 +96,17 @@ def _main(arguments: list[str]) -> int:
         print(_overview())
         return 0 if arguments else EXIT_USAGE
     if arguments[0] == "--version":
-        print(f"xenhelper {__version__}")
+        print(_versions())
         return 0
     command = arguments[0]
     if command not in commands():
         print(f"xenhelper: no command {command!r}; `xenhelper --help` lists them", file=sys.stderr)
         return EXIT_USAGE
-    import argparse
-
-    module = _module(command)
-    parser = argparse.ArgumentParser(prog=f"xenhelper {command}", description=module.HELP or None)
-    module.add_arguments(parser)
-    args = parser.parse_args(arguments[1:])
+    args = parser_of(command).parse_args(arguments[1:])
     if os.geteuid() != 0 and not paths.ROOT:
         print(f"xenhelper: {command} needs root", file=sys.stderr)
         return EXIT_FAILED
-    status: int = module.run(args)
+    status: int = _module(command).run(args)
     return status
 
 

@@ -7,6 +7,10 @@ from xenhelper import consider, create, numbers, policy, units
 from xenhelper.errors import EXIT_DONE, XenhelperError
 
 HELP = "show what `xl create` would replicate for a VM's config"
+EXAMPLES = """\
+  xenhelper plan /etc/xen/web1.cfg
+  xenhelper plan /etc/xen/web1.cfg memory=512
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

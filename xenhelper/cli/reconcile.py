@@ -7,6 +7,10 @@ from xenhelper import reconcile
 from xenhelper.errors import EXIT_DONE, EXIT_FAILED
 
 HELP = "finish or undo what an interrupted change left, on this host"
+EXAMPLES = """\
+  xenhelper reconcile --dry-run
+  xenhelper reconcile web1
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,11 +7,15 @@ from xenhelper import recover
 from xenhelper.errors import EXIT_DONE, Refused
 
 HELP = "end a split brain: give up what one host wrote"
+EXAMPLES = """\
+  xenhelper recover web1 --discard bob --dry-run
+  xenhelper recover web1 --discard bob
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The VM, and whose writes go."""
-    parser.add_argument("vm", metavar="VM")
+    parser.add_argument("vm", metavar="VM", help="the VM whose disks are apart")
     parser.add_argument("--discard", metavar="HOST", required=True, help="the host whose writes are given up")
     parser.add_argument("--yes", action="store_true", help="don't ask")
     parser.add_argument("--dry-run", action="store_true", help="only tell both sides' story")

@@ -8,6 +8,10 @@ from xenhelper.cli import plan
 from xenhelper.errors import EXIT_DONE, XenhelperError
 
 HELP = "replicate a VM's disks without starting it"
+EXAMPLES = """\
+  xenhelper replicate /etc/xen/web1.cfg --dry-run
+  xenhelper replicate /etc/xen/web1.cfg --peer bob
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,6 +10,11 @@ from xenhelper.setup import decide, half
 from xenhelper.setup.remote import Remote
 
 HELP = "pair this host with PEER: configuration, key, hooks and units on both"
+EXAMPLES = """\
+  xenhelper setup bob --dry-run        # say what would change on both hosts
+  xenhelper setup bob                  # ask which volume groups are replicated
+  xenhelper setup bob --yes --replication 10.99.0.1,10.99.0.2
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

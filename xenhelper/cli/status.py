@@ -8,6 +8,12 @@ from xenhelper.errors import EXIT_DONE, UsageError, XenhelperError
 from xenhelper.status import judge, live, read, text
 
 HELP = "replicated VMs by name: where they run, how their disks are, what to look at"
+EXAMPLES = """\
+  xenhelper status                     # every replicated VM
+  xenhelper status web1
+  xenhelper status --check             # for monitoring: exit 0, 4 degraded, 5 broken
+  xenhelper status --json
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,11 +8,17 @@ from xenhelper import takeover
 from xenhelper.errors import EXIT_DONE, EXIT_REFUSED, UsageError
 
 HELP = "the other host is dead: let its VMs start here"
+EXAMPLES = """\
+  xenhelper takeover web1 --dry-run    # how old is the data here?
+  xenhelper takeover web1
+  xenhelper takeover --all --peer-is-dead
+  xenhelper takeover web1 --peer-is-dead --accept-data-as-of 2026-03-01T12:00:00Z
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which VMs, and what the operator vouches for."""
-    parser.add_argument("vm", nargs="*", metavar="VM")
+    parser.add_argument("vm", nargs="*", metavar="VM", help="the VMs to let start here")
     parser.add_argument("--all", action="store_true", help="all VMs whose other copy is on the dead host")
     parser.add_argument(
         "--peer-is-dead", action="store_true", help="you know that the other host is off and stays off"

@@ -5,6 +5,9 @@ import argparse
 from xenhelper.watch import daemon
 
 HELP = "follow replicated disks and domains, raise alerts (the service does this)"
+EXAMPLES = """\
+  systemctl status xenhelper-watch     # the service that runs this
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
