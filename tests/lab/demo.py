@@ -157,9 +157,8 @@ def _hosts(lab: Lab, progress: Progress) -> None:
             print("both# apt-get install ./xenhelper.deb")
             print("alice# xenhelper setup bob --yes")
         lab.reset("paired")
-        for host, version in zip(
-            lab.hosts, lab.both(lambda host: host.out("xenhelper --version | head -n1; command -v xl")), strict=True
-        ):
+        said = lab.both(lambda host: host.out("xenhelper --version | head -n1; command -v xl"))
+        for host, version in zip(lab.hosts, said, strict=True):
             print(f"{host.name}: {', xl is '.join(version.splitlines())}")
 
 

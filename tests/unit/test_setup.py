@@ -21,7 +21,7 @@ from xenhelper.errors import (
 )
 from xenhelper.peer import client
 from xenhelper.run import Result
-from xenhelper.setup import decide, half, host, remote
+from xenhelper.setup import decide, half, host, obstacles, remote
 from xenhelper.setup.decide import Link, Wishes
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHwOTqWlzTn0xEGlDBgHgnmQnmdFYXXnHYHuZcZC2RZZ"
@@ -374,3 +374,64 @@ def test_odd_peers_never_reach_ssh(typed: str) -> None:
 def test_half_a_link_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match="LOCAL,REMOTE"):
         command._link(text)
+
+
+def test_what_is_in_the_way_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "ROOT", str(tmp_path))
+    assert obstacles.warnings("alice") == []
+    wants = tmp_path / "etc/systemd/system/multi-user.target.wants"
+    wants.mkdir(parents=True)
+    (wants / "drbd.service").touch()
+    (tmp_path / "etc/xen").mkdir()
+    (tmp_path / "etc/xen/old.cfg").write_text("disk = ['drbd:web,xvda,w']\n")
+    (tmp_path / "etc/xen/older.cfg").write_text("disk = ['script=block-drbd,vdev=xvda,target=web']\n")
+    (tmp_path / "etc/xen/new.cfg").write_text("# 'drbd:web,xvda,w'\ndisk = ['phy:/dev/vg0/drbd,xvda,w']\n")
+    said = obstacles.warnings("alice")
+    assert "drbd.service" in said[0] and "wfc-timeout" in said[0]
+    assert [line.split()[1] for line in said[1:]] == ["/etc/xen/old.cfg", "/etc/xen/older.cfg"]
+
+
+def test_two_ends_of_a_link_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "ROOT", str(tmp_path))
+    (tmp_path / "sys/class/net/eth1").mkdir(parents=True)
+    (tmp_path / "sys/class/net/eth1/mtu").write_text("9000\n")
+    (tmp_path / "sys/class/net/eth1/speed").write_text("-1\n")  # no carrier
+    assert obstacles.link("eth1") == {"mtu": 9000, "speed": 0}
+    said = obstacles.of_link({"mtu": 9000, "speed": 10000}, {"mtu": 1500, "speed": 100}, ("alice", "bob"))
+    assert "9000 on alice and 1500 on bob" in said[0] and "100 Mbit/s" in said[1]
+    assert obstacles.of_link({"mtu": 1500, "speed": 0}, {"mtu": 1500, "speed": 1000}, ("a", "b")) == []
+
+
+def test_a_peer_without_the_package_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deb = tmp_path / "xenhelper.deb"
+    deb.write_bytes(b"the package")
+    seen: list[tuple[str, bytes]] = []
+
+    def run(argv: list[str], stdin: bytes = b"", **_: Any) -> Result:
+        if argv[:2] == ["ssh", "-G"]:
+            return Result(0, "port 22\n", "")
+        seen.append((argv[-1], stdin))
+        if "apt-get" in argv[-1]:
+            return Result(0, "", "")
+        if len(seen) == 1:
+            return Result(127, "", "xenhelper: not found")
+        return Result(0, json.dumps({"ok": {"host": "bob"}}), "")
+
+    monkeypatch.setattr(remote, "run", run)
+    one = remote.Remote("bob")
+    args = command_args(["bob"])
+    with pytest.raises(remote.NotInstalled, match="add --package"):
+        command._facts_there(one, args)
+    seen.clear()
+    assert command._facts_there(one, command_args(["bob", "--package", str(deb)])) == {"host": "bob"}
+    assert seen[1][1] == b"the package" and "apt-get -q -y install" in seen[1][0]
+    seen.clear()
+    with pytest.raises(remote.NotInstalled, match="without --dry-run"):
+        command._facts_there(one, command_args(["bob", "--dry-run", "--package", str(deb)]))
+    assert len(seen) == 1
+
+
+def command_args(words: list[str]) -> Any:
+    from xenhelper.cli import main
+
+    return main.parser_of("setup").parse_args(words)

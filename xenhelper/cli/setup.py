@@ -7,12 +7,13 @@ from typing import Any
 from xenhelper import __version__
 from xenhelper.errors import EXIT_DONE, UsageError, XenhelperError
 from xenhelper.setup import decide, half
-from xenhelper.setup.remote import Remote
+from xenhelper.setup.remote import NotInstalled, Remote
 
 HELP = "pair this host with PEER: configuration, key, hooks and units on both"
 EXAMPLES = """\
   xenhelper setup bob --dry-run        # say what would change on both hosts
   xenhelper setup bob                  # ask which volume groups are replicated
+  xenhelper setup bob --package ./xenhelper_0.1.0_all.deb
   xenhelper setup bob --yes --replication 10.99.0.1,10.99.0.2
 """
 
@@ -31,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LOCAL[=PEER]",
         help="replicate this volume group (into PEER's of that name); may be given again",
     )
+    parser.add_argument(
+        "--package", metavar="DEB", help="install this xenhelper package on PEER if it has none"
+    )
     parser.add_argument("--replication", metavar="LOCAL,REMOTE", help="addresses of the replication link")
     parser.add_argument("--management", metavar="LOCAL,REMOTE", help="addresses of the other path")
 
@@ -39,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     """0 when both hosts are paired and reach each other. Raises XenhelperError."""
     wishes = decide.Wishes(_link(args.management), _link(args.replication), _groups(args.volume_group))
     remote = Remote(args.peer)
-    here, there = half.handle({"op": "facts"}), remote.handle({"op": "facts"})
+    here, there = half.handle({"op": "facts"}), _facts_there(remote, args)
     decide.check_hosts(here, there, args.peer)
     known = half.present()
     groups = _choose_groups(args, wishes, here, there, known)
@@ -62,6 +66,19 @@ def run(args: argparse.Namespace) -> int:
     if changed:
         _tell_sizes(remote)
     return EXIT_DONE
+
+
+def _facts_there(remote: Remote, args: argparse.Namespace) -> dict[str, Any]:
+    try:
+        return remote.handle({"op": "facts"})
+    except NotInstalled as error:
+        if not args.package:
+            raise NotInstalled(error.what, f"add --package FILE.deb here, or {error.do}") from None
+        if args.dry_run:
+            raise NotInstalled(error.what, f"without --dry-run {args.package} is installed there") from None
+    print(f"installing {args.package} on {args.peer}")
+    remote.install(args.package)
+    return remote.handle({"op": "facts"})
 
 
 def _link(text: str | None) -> decide.Link | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from xenhelper import names
 from xenhelper.errors import ConfigError, Refused, UsageError, XenhelperError
+from xenhelper.setup import obstacles
 
 Facts = Mapping[str, Any]
 
@@ -215,6 +216,11 @@ def pairing(
     """Everything together. Raises XenhelperError."""
     check_groups(here, there, groups)
     management, replication, warnings = links(here, there, wishes, known)
+    ends = [
+        next((item for item in facts["addresses"] if item["address"] == address), {})
+        for facts, address in ((here, replication.here), (there, replication.there))
+    ]
+    warnings += obstacles.of_link(ends[0], ends[1], (here["host"], there["host"]))
     if here.get("drbd", "")[:2] != there.get("drbd", "")[:2] and here.get("drbd") and there.get("drbd"):
         warnings.append(
             f"DRBD is {here['drbd']} on {here['host']} and {there['drbd']} on {there['host']}: untested"

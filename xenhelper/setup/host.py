@@ -9,6 +9,7 @@ from typing import Any
 from xenhelper import paths
 from xenhelper.errors import CommandFailed
 from xenhelper.run import run
+from xenhelper.setup import obstacles
 
 SHIM = "/usr/local/sbin/xl"
 SHIM_TARGET = paths.LIBEXEC + "/xl"
@@ -34,12 +35,12 @@ def facts() -> dict[str, Any]:
 
 
 def addresses() -> list[dict[str, Any]]:
-    """Each IPv4 address: ``device``, ``address``, ``network`` (CIDR) and ``default``,
-    whether its device leads to a default route."""
+    """Each IPv4 address: ``device``, ``address``, ``network`` (CIDR), ``default`` (whether its
+    device leads to a default route), and the device's ``mtu`` and ``speed``."""
     ways = json.loads(run(["ip", "-json", "-4", "route", "show", "default"], timeout=5).stdout or "[]")
     default = {way.get("dev") for way in ways}
     links = json.loads(run(["ip", "-json", "-4", "address", "show"], timeout=5).stdout or "[]")
-    return parse_addresses(links, default)
+    return [{**item, **obstacles.link(item["device"])} for item in parse_addresses(links, default)]
 
 
 def parse_addresses(links: list[dict[str, Any]], default: set[Any]) -> list[dict[str, Any]]:
@@ -126,7 +127,7 @@ def warnings() -> list[str]:
     first = shutil.which("xl", path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     if first == "/usr/local/bin/xl":
         found.append(f"{name}: /usr/local/bin/xl is found by whoever has that folder first in PATH")
-    return found
+    return found + obstacles.warnings(name)
 
 
 def _text(path: str) -> str:

@@ -28,6 +28,10 @@ def target(typed: str) -> tuple[str, int]:
     return f"root@{name}", port
 
 
+class NotInstalled(XenhelperError):
+    """The peer has no xenhelper yet; :meth:`Remote.install` can change that."""
+
+
 class Remote:
     """The peer's half of setup. One bounded ssh for each request."""
 
@@ -51,7 +55,7 @@ class Remote:
                 do = f"`xl migrate` needs it too: `ssh-copy-id {self.destination}`"
             raise XenhelperError(f"no ssh to {self.destination}: {said}", do)
         if result.status in (126, 127):
-            raise XenhelperError(
+            raise NotInstalled(
                 f"{self.typed} has no xenhelper",
                 f"there: apt install ./xenhelper_{__version__}_all.deb",
             )
@@ -66,6 +70,26 @@ class Remote:
         except PeerFailed as error:
             where = "" if error.what.startswith(self.typed) else f"{self.typed}: "
             raise PeerFailed(where + error.what, error.do, error.exit_code) from None
+
+    def install(self, package: str) -> None:
+        """Copy the package file ``package`` there and have apt install it. Raises XenhelperError."""
+        try:
+            with open(package, "rb") as file:
+                data = file.read()
+        except OSError as error:
+            raise UsageError(f"can't read {package}: {error.strerror}", "name the package's .deb") from None
+        # root's own file, which _apt may read
+        script = (
+            'set -e; f=$(mktemp --suffix=.deb); trap \'rm -f "$f"\' EXIT; chmod 644 "$f"; cat >"$f"; '
+            'DEBIAN_FRONTEND=noninteractive apt-get -q -y install "$f" >&2'
+        )
+        argv = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=10"]
+        result = run([*argv, "--", self.destination, script], timeout=900, ok=None, stdin=data, env=agent())
+        if result.status:
+            raise XenhelperError(
+                f"{self.typed}: installing {package} there failed: {_last(result.stderr)}",
+                f"there: apt install ./xenhelper_{__version__}_all.deb",
+            )
 
 
 def _last(text: str) -> str:
