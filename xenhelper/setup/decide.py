@@ -216,7 +216,7 @@ def pairing(
     """Everything together. Raises XenhelperError."""
     check_groups(here, there, groups)
     management, replication, warnings = links(here, there, wishes, known)
-    ends = [
+    ends: list[dict[str, Any]] = [
         next((item for item in facts["addresses"] if item["address"] == address), {})
         for facts, address in ((here, replication.here), (there, replication.there))
     ]

@@ -145,7 +145,8 @@ def main() -> int:
         env = {**os.environ, "XENHELPER_ROOT": str(world / peer), "XH_HOST": peer}
         argv = [sys.executable, __file__, peer, "verb", host, verb]
         text = messages.encode(args).decode()
-        done = subprocess.run(argv, env=env, input=text, capture_output=True, text=True, timeout=timeout)
+        # a busy machine isn't a silent peer: that is said by the file above
+        done = subprocess.run(argv, env=env, input=text, capture_output=True, text=True, timeout=timeout + 120)
         if done.returncode < 0:
             raise PeerUnreachable(f"{peer} can't be asked: the connection was lost")
         sys.stderr.write(done.stderr)
