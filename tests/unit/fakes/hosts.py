@@ -146,7 +146,8 @@ def main() -> int:
         argv = [sys.executable, __file__, peer, "verb", host, verb]
         text = messages.encode(args).decode()
         # a busy machine isn't a silent peer: that is said by the file above
-        done = subprocess.run(argv, env=env, input=text, capture_output=True, text=True, timeout=timeout + 120)
+        patience = timeout + 120
+        done = subprocess.run(argv, env=env, input=text, capture_output=True, text=True, timeout=patience)
         if done.returncode < 0:
             raise PeerUnreachable(f"{peer} can't be asked: the connection was lost")
         sys.stderr.write(done.stderr)
