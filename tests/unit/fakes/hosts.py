@@ -100,7 +100,7 @@ class World:
 
     def run(self, host: str, *args: str) -> "subprocess.CompletedProcess[str]":
         process = self.start(host, *args)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=600)
         return subprocess.CompletedProcess(args, process.returncode, out, err)
 
     def env(self, host: str) -> dict[str, str]:
