@@ -78,12 +78,13 @@ def test_a_host_is_taken_down_for_work(lab: Lab) -> None:
 
 def test_the_package_goes_and_leaves_a_plain_vm(lab: Lab) -> None:
     story, alice, bob = Story("purge"), lab.alice, lab.bob
-    said = story.type(alice, "DEBIAN_FRONTEND=noninteractive apt-get -qq purge -y xenhelper", check=False)
+    purge = "DEBIAN_FRONTEND=noninteractive apt-get -qq purge -y xenhelper"
+    said = story.type(alice, purge, timeout=600, check=False)
     assert said.status != 0 and "web1" in said.out, "it went from beneath a running VM"
     alice.run("xl destroy web1")
     story.note("`xl shutdown -w web1`")
     for host in lab.hosts:
-        story.type(host, "DEBIAN_FRONTEND=noninteractive apt-get -qq purge -y xenhelper", timeout=600)
+        story.type(host, purge, timeout=600)
         left = host.out(
             "ls -d /etc/xenhelper /var/lib/xenhelper /run/xenhelper /usr/lib/xenhelper /usr/local/sbin/xl "
             "/etc/drbd.d/web1.res /etc/xen/scripts/block-xenhelper /etc/systemd/system/*/xenhelper* "
