@@ -8,6 +8,11 @@ from xenhelper import alerts, config
 from xenhelper.errors import EXIT_DONE, EXIT_FAILED, ConfigError
 
 HELP = "alerts that are raised now; --test sends one by every channel"
+EXAMPLES = """\
+  xenhelper alert                      # what is raised now
+  xenhelper alert --test --dry-run     # where would a message go?
+  xenhelper alert --test
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

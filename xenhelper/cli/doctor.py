@@ -10,6 +10,11 @@ from xenhelper.doctor.finding import ERROR
 from xenhelper.errors import EXIT_DONE, EXIT_FAILED, UsageError
 
 HELP = "look at both hosts: what is wrong, what to type"
+EXAMPLES = """\
+  xenhelper doctor
+  xenhelper doctor --fix --dry-run
+  xenhelper doctor --json
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

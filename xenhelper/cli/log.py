@@ -10,12 +10,17 @@ from xenhelper import beneath, insync, journal, names
 from xenhelper.errors import EXIT_DONE, UsageError
 
 HELP = "what was done and decided, of one VM or of all, on both hosts"
+EXAMPLES = """\
+  xenhelper log                        # all VMs, seven days
+  xenhelper log web1 --since 12h
+  xenhelper log web1 --here --json
+"""
 _UNITS = {"m": 60, "h": 3600, "d": 86400}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """See --help."""
-    parser.add_argument("vm", nargs="?", default="", metavar="VM")
+    parser.add_argument("vm", nargs="?", default="", metavar="VM", help="only this VM")
     parser.add_argument(
         "--since",
         default="7d",

@@ -12,6 +12,7 @@ EXAMPLES = """\
   xenhelper status                     # every replicated VM
   xenhelper status web1
   xenhelper status --check             # for monitoring: exit 0, 4 degraded, 5 broken
+  xenhelper status --watch
   xenhelper status --json
 """
 
