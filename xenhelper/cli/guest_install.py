@@ -6,11 +6,15 @@ from xenhelper.errors import EXIT_DONE
 from xenhelper.tuning import guest_install
 
 HELP = "put the guest's package, which sets its read-ahead, into a VM that is off"
+EXAMPLES = """\
+  xenhelper guest-install web1 --dry-run
+  xenhelper guest-install web1
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """See --help."""
-    parser.add_argument("vm", metavar="VM")
+    parser.add_argument("vm", metavar="VM", help="a VM whose disk is on this host")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done")
 
 

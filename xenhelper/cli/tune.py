@@ -8,6 +8,11 @@ import sys
 from xenhelper.errors import EXIT_DONE, EXIT_FAILED, UsageError
 
 HELP = "set memory, weight, read-ahead, sync limits and buffers of this host"
+EXAMPLES = """\
+  xenhelper tune --show
+  xenhelper tune --dry-run
+  xenhelper tune
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
