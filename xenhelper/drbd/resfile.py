@@ -203,8 +203,12 @@ def with_knobs(text: str, knobs: Knobs) -> str:
 
 def _parts(text: str) -> "list[tuple[str, str]]":
     """(resource, what the file says of it)."""
-    found = [(*part[1:].partition('"')[:2], part) for part in text.split("\nresource ")[1:] if part[:1] == '"']
-    return [(name, part) for name, end, part in found if end]
+    found = []
+    for part in text.split("\nresource ")[1:]:
+        name, end, _ = part[1:].partition('"')
+        if part.startswith('"') and end:
+            found.append((name, part))
+    return found
 
 
 def secrets(text: str) -> "dict[str, str]":
