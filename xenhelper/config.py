@@ -53,6 +53,9 @@ class Config:
     alerts: alertsettings.Alerts = alertsettings.DEFAULT
     textfile: str = ""
     tuning: Tuning = field(default_factory=Tuning)
+    verify_hours: tuple[int, int] = (1, 5)
+    verify_every: int = 30
+    verify_rate: int = 40
 
     def peer(self, name: str) -> Peer:
         """The configured peer of this name. Raises ConfigError."""
@@ -236,6 +239,9 @@ def _build(parsed: Any, path: str, lines: list[str]) -> Config:
         alerts=alertsettings.build(parsed["alerts"]),
         textfile=parsed["metrics"]["textfile"],
         tuning=settings.build(parsed),
+        verify_hours=(parsed["verify"]["hours"][0], parsed["verify"]["hours"][1]),
+        verify_every=parsed["verify"]["every"],
+        verify_rate=parsed["verify"]["rate"],
     )
 
 

@@ -124,6 +124,16 @@ def validator() -> Any:
             raise wrong(value, "numbers of CPUs and ranges of them, as in 0-1,4")
         return found
 
+    def hour_range(value: Any) -> list[int]:
+        allowed = "two hours of the day from 0 to 24, as in `1, 5`"
+        found = many(value)
+        if len(found) != 2 or not all(str(item).strip().isdecimal() for item in found):
+            raise wrong(value, allowed)
+        first, last = (int(item) for item in found)
+        if not (0 <= first <= 23 and 0 <= last <= 24):
+            raise wrong(value, allowed)
+        return [first, last]
+
     def option(value: Any, *allowed: str) -> str:
         if value not in allowed:
             raise wrong(value, " or ".join(allowed))
@@ -153,6 +163,7 @@ def validator() -> Any:
             "url_or_empty": url_or_empty,
             "text": one_text,
             "cpu_list": cpu_list,
+            "hour_range": hour_range,
             "option": option,
             "integer": integer,
         }

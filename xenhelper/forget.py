@@ -198,7 +198,7 @@ def here(vm: str, peer: str, delete_data: bool) -> None:
     _restore(vm)
     for name, record in records.items():
         probes.unmark(record.get("volume", ""))
-        for path in (insync.path(name), splitbrain.path(name), ceded.path(name), permits.path(name)):
+        for path in _notes(name):
             statefile.remove(path)
         statefile.remove(f"{paths.RESOURCES}/{name}")
     statefile.remove(f"{paths.VMS}/{vm}")
@@ -212,6 +212,12 @@ def here(vm: str, peer: str, delete_data: bool) -> None:
         peer=peer,
         intent=f"{KIND}-{vm}",
     )
+
+
+def _notes(name: str) -> list[str]:
+    """What this host keeps of a resource beside its record."""
+    verified = f"{paths.STATE}/verify/{name}"
+    return [insync.path(name), splitbrain.path(name), ceded.path(name), permits.path(name), verified]
 
 
 def _volumes(vm: str, records: Mapping[str, Mapping[str, str]], delete_data: bool) -> None:

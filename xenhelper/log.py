@@ -34,6 +34,7 @@ KINDS = {
     "alert-unsent": "b173a5ad6f805104a0965ac7d6c4e123",
     "drbd": "c284b6be70916215b1a76bd8e7d5f224",
     "half-open": "d395c7cf81a27326c2b87ce9f8e60325",
+    "verify": "b173a5ad6f804c14a6958fc7d6e4f133",
     "failed": "39fb1d25e7084a9c1e283a4b5d64701b",
 }
 

@@ -116,6 +116,10 @@ def reconcile(vms: "list[str] | None" = None, dry_run: bool = False) -> "list[st
             leftover.note(vm, mine)
     if vms is None:
         left += _wanted(dry_run)
+        if not dry_run and os.path.isdir(f"{paths.RUN}/verifying"):
+            from xenhelper.verify import stop
+
+            stop.tidy()
     for line in left:
         log.event("reconciled", line, log.WARNING)
     return left
@@ -316,6 +320,11 @@ def _connect(record: "dict[str, str]", dry_run: bool) -> str:
             f"{name}: discarding {recover.get('discard')}'s side was interrupted; run "
             f"`xenhelper recover {vm} --discard {recover.get('discard')}` again"
         )
+    if os.path.exists(f"{paths.RUN}/repairing/{name}"):
+        from xenhelper.verify import stop
+
+        if stop.apart_for_repair(name):
+            return ""
     if state is not None and _split(record, state, dry_run):
         return (
             f"{name}: split brain: both hosts wrote to their own copy; `xenhelper status {vm}` tells both "

@@ -69,6 +69,16 @@ class Window:
             raise Refused(
                 f"{name}: not Connected and UpToDate on both hosts ({state})", "see `xenhelper status`"
             )
+        if state.replication in ("VerifyS", "VerifyT"):
+            from xenhelper.verify import stop
+
+            stop.make_way(name)
+        if state.out_of_sync:
+            raise Refused(
+                f"{name}: {state.out_of_sync} bytes differ between both hosts, so {self.vm} would read "
+                f"other data on {self.peer}",
+                f"`xenhelper verify {self.vm} --repair --good {self.host}` copies what it reads here",
+            )
         # also when it is C already: a permission that somebody left goes away here
         verbs.net_options(settings.local, settings.remote, "C", False)
         barrier.drain(name, state.minor, time.monotonic(), _DRAIN)

@@ -171,3 +171,25 @@ def wait_until(name: str, seconds: float, wanted: str, step: float = 0.1) -> eve
             state = repr(resource) if resource is not None else "not up"
             raise Refused(f"{name}: not {wanted} within {seconds:g} s ({state})", "see `xenhelper status`")
         time.sleep(step)
+
+
+def verify(minor: int, start: int, stop: int) -> None:
+    """Have the kernel compare both copies from sector ``start`` to ``stop`` (of 512 bytes).
+
+    While one runs, this moves its end: with ``stop`` behind it, it ends at once, and the
+    kernel logs the sector that it has reached (drbd_adm_start_ov, drbd_state.c). Raises
+    CommandFailed.
+    """
+    run(["drbdsetup", "verify", str(minor), f"--start={start}", f"--stop={stop}"], timeout=15)
+
+
+def sync_rate(minor: int, kib: int) -> None:
+    """At most ``kib`` KiB a second for what DRBD reads or copies in the background, until
+    the resource file's own settings are applied again. Raises CommandFailed."""
+    run(["drbdsetup", "disk-options", str(minor), f"--c-max-rate={kib}"], timeout=10)
+
+
+def disconnect(local: str, remote: str) -> None:
+    """End the connection between two addresses; this side is StandAlone then. A Secondary
+    that leaves a Primary outdates itself (conn_try_disconnect). Raises CommandFailed."""
+    run(["drbdsetup", "disconnect", local, remote], timeout=15)

@@ -52,6 +52,10 @@ VERBS: dict[str, tuple[str, str, dict[str, object]]] = {
     ),
     "recover-connect": ("xenhelper.recover", "serve_connect", {"vm": str, "resources": [str]}),
     "recover-end": ("xenhelper.recover", "serve_end", {"vm": str}),
+    # both copies compared (xenhelper.verify)
+    "verify-stop": ("xenhelper.verify.stop", "serve_stop", {"resource": str}),
+    "verify-noted": ("xenhelper.verify.results", "serve_noted", {"result": dict}),
+    "verify-repair": ("xenhelper.verify.repair", "serve", {"resource": str, "step": str, "good": str}),
     # create and forget (xenhelper.replicate, xenhelper.forget)
     "replicate-look": (
         "xenhelper.replicate_peer",

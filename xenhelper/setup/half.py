@@ -158,7 +158,8 @@ def _xendomains(dry_run: bool) -> list[str]:
 def unit_names(peer: str) -> list[str]:
     """What setup enables for a pair."""
     units = ["xenhelper-resources.service", f"xenhelper-peer@{peer}.service", "xenhelper-tune.service"]
-    return [*units, "xenhelper-watch.service", "xenhelper-reconcile.timer", "xenhelper-alert.path"]
+    units += ["xenhelper-watch.service", "xenhelper-reconcile.timer", "xenhelper-alert.path"]
+    return [*units, "xenhelper-verify.timer"]
 
 
 def enable_units(peer: str, dry_run: bool, restart: bool) -> list[str]:

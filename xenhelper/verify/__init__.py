@@ -1,1 +1,4 @@
-"""Both copies of a disk compared by DRBD: ``results`` keeps what was found."""
+"""``xenhelper verify``: both copies of a disk are compared by DRBD, and what differs is
+copied from the side that a person names. ``kernel`` reads what the kernel says of it,
+``results`` keeps it, ``drive`` runs one comparison, ``schedule`` says whose turn it is,
+``stop`` makes way for a change, ``repair`` mends."""

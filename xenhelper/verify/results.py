@@ -138,18 +138,19 @@ def now() -> str:
 def tell(result: Result) -> str:
     """In a phrase, for a person: what was found, and where."""
     if result.state == REPAIRED:
-        return f"{units.size(result.differing)} differed, repaired {result.until}"
+        return f"{amount(result.differing)} differed, repaired {result.until}"
     found = "both copies are the same"
     if result.differing:
         places = [f"{start}+{length}" for start, length in result.ranges[:5]]
         more = len(result.ranges) - len(places) + result.more
         where = ", ".join(places) + (f" and {more} more" if more else "")
-        found = f"{_bytes(result.differing)} differ at byte {where}"
+        found = f"{amount(result.differing)} differ at byte {where}"
     if result.state == PARTIAL:
         share_done = 100 * result.position / result.size if result.size else 0
         return f"stopped at {share_done:.0f} %, until there {found}"
     return found
 
 
-def _bytes(octets: int) -> str:
+def amount(octets: int) -> str:
+    """As people read it; small ones exactly."""
     return f"{octets} bytes" if octets < units.MIB else units.size(octets)
