@@ -68,6 +68,8 @@ def _alert(kind: str, name: str, record: "dict[str, str]") -> None:
         alerts.try_raise("disk", name, what, f"`{do}", vm, name, alerts.CRITICAL)
     elif kind == "out-of-sync":
         time.sleep(_RECORDED)
+        if alerts.is_active("verify", name):
+            return  # `xenhelper verify` has told of it
         where = differing.where(name, time.time())
         alerts.try_raise(
             "out-of-sync",

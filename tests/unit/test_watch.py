@@ -116,6 +116,12 @@ def test_verify_is_left_to_itself() -> None:
     for connection in ("VerifyS", "VerifyT"):
         assert wanted(world(state(connection, out_of_sync=8192))) == {}
     assert wanted(world(state(out_of_sync=8192), locked=frozenset({"web1"}))) == {}
+    told = frozenset({("verify", "web1-xvda")})
+    assert wanted(world(state(out_of_sync=8192), raised=told)) == {}
+    both = told | {("out-of-sync", "web1-xvda")}
+    assert set(wanted(world(state(out_of_sync=8192), raised=both))) == {("out-of-sync", "web1-xvda")}
+    step = tell.Patience().step([], told, (), 0.0)
+    assert step.clear == () and step.again == float("inf"), "whoever raised it says when it is over"
 
 
 def test_a_resource_that_isnt_up() -> None:

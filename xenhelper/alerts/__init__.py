@@ -8,7 +8,7 @@ what is raised already changes nothing, so any number of those who see the same 
 No daemon is needed to raise one; systemd starts the sender when ``queue`` isn't empty.
 
 Kinds, and what their keys are: ``connection``, ``resync``, ``disk``, ``split-brain``,
-``out-of-sync``, ``missing``, ``without-disk``, ``stale``, ``handler`` (a
+``out-of-sync``, ``missing``, ``without-disk``, ``stale``, ``verify``, ``handler`` (a
 resource), ``window``, ``left``, ``takeover``, ``unreplicated`` (a VM), ``beneath`` (a
 resource and a domain), ``channel`` (a channel of alerts that fails), ``test``. What
 a verify finds is raised, with the places that it has noted (differing.py), by the watcher

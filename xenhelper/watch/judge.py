@@ -148,6 +148,8 @@ def _resource(world: World, name: str, record: Mapping[str, str], state: State |
         and state.disk == state.peer_disk == "UpToDate"
         and state.out_of_sync
         and vm not in world.locked
+        # `xenhelper verify` has told of it, unless this was told first
+        and (("verify", name) not in world.raised or ("out-of-sync", name) in world.raised)
     ):
         yield Wanted(
             "out-of-sync",

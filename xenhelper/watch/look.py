@@ -36,7 +36,7 @@ def world(now: float) -> tuple[World, str]:
         raised=frozenset(
             (record["kind"], record["key"])
             for record in store.active()
-            if record["kind"] in judge.KINDS
+            if record["kind"] in (*judge.KINDS, "verify")
         ),
     )  # fmt: skip
     return _rest(found), trouble

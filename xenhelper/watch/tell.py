@@ -37,7 +37,7 @@ class Patience:
         """``keep``: kinds of which nothing is known at the moment."""
         by_key = {(one.kind, one.key): one for one in wanted}
         self._wanted = {key: self._wanted.get(key, now) for key in by_key}
-        gone = [key for key in raised if key not in by_key and key[0] not in keep]
+        gone = [key for key in raised if key not in by_key and key[0] in judge.KINDS and key[0] not in keep]
         self._gone = {key: self._gone.get(key, now) for key in gone}
         waits = {key: self._wanted[key] + one.settles - now for key, one in by_key.items()}
         ends = {key: since + OVER_AFTER - now for key, since in self._gone.items()}
