@@ -51,9 +51,11 @@ def run(vm: str, delete_peer_volumes: bool = False, dry: bool = False) -> list[s
     fd = intents.lock(vm)
     try:
         check(vm, records)
-        if delete_peer_volumes:
+        answer = ask(peer, "replicate-forget", request, timeout=30.0)
+        # an earlier run that died there had proven it, and there is no sync any more to look at
+        if delete_peer_volumes and not answer.get("begun"):
             _require_good(records, peer)
-        lines = [f"{peer}: {line}" for line in _lines(ask(peer, "replicate-forget", request, timeout=30.0))]
+        lines = [f"{peer}: {line}" for line in _lines(answer)]
         if dry:
             return lines + _describe(vm, records, delete_data=False)
         ask(peer, "replicate-forget", {**request, "dry": False}, timeout=180.0)
@@ -127,9 +129,10 @@ def serve(peer: str, args: dict[str, Any]) -> dict[str, Any]:
             # the asker has looked as well; a copy goes only if both hosts see another
             _require_good(records, peer)
         lines = _describe(vm, records, args["delete"])
+        begun = (intents.read(KIND, vm) or {}).get("delete") == "yes" or not records
         if not args["dry"]:
             here(vm, peer, args["delete"])
-        return {"lines": lines}
+        return {"lines": lines, "begun": begun}
     finally:
         os.close(fd)
 
@@ -189,6 +192,7 @@ def here(vm: str, peer: str, delete_data: bool) -> None:
     if not records and intents.read(KIND, vm) is None:
         return
     intents.write(KIND, vm, peer=peer, delete="yes" if delete_data else "no")
+    intents.remove("grow", vm)  # what it had changed by now are volumes' sizes only
     for name, record in records.items():
         adm.down(name, int(record["minor"]))
     text = resfile.read(vm)

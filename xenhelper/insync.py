@@ -22,6 +22,9 @@ EVERY = 60.0  # seconds between durable notes while all is well
 NOTICED = 15.0  # seconds until DRBD has noticed a dead link: ping-int 10, ping-timeout 3 (resfile.py)
 FORM = "%Y-%m-%dT%H:%M:%SZ"
 
+# seconds; both moments are of this host's own clock
+_SKEW = 5.0
+
 
 def path(resource: str) -> str:
     """Where the last moment of ``resource`` is kept."""
@@ -51,10 +54,17 @@ def last(resource: str) -> "float | None":
 
 
 def write(resource: str, when: float, seen: str) -> None:
-    """Note ``when`` durably, unless a later moment stands there. ``seen``: why now."""
+    """Note ``when`` durably, unless a later moment stands there, which a clock that was
+    ahead then may not keep for ever. ``seen``: why now."""
     before = last(resource)
-    if before is None or when > before:
+    if before is None or when > before or ahead(before):
         statefile.write(path(resource), {"resource": resource, "at": stamp(when), "seen": seen})
+
+
+def ahead(moment: float) -> bool:
+    """Whether ``moment`` (seconds since 1970) has yet to come: this host's clock was changed
+    since, and nobody knows how long ago it was."""
+    return moment > time.time() + _SKEW
 
 
 def note(resource: str) -> None:

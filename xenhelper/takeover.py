@@ -163,6 +163,8 @@ def _copy(record: dict[str, str], states: dict[str, events.Resource]) -> Copy:
     name = record["resource"]
     state = states.get(name)
     as_of = insync.last(name) or 0.0
+    if insync.ahead(as_of):
+        as_of = 0.0
     alone = False
     if state is not None and state.disk in _WHOLE:
         try:

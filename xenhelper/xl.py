@@ -33,5 +33,9 @@ def main(argv: "list[str]") -> int:
         log.event("refused", f"xl {command}: {error}", log.ERROR)
         print(f"xenhelper: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        log.event("refused", f"xl {command}: {error}", log.ERROR)
+        print(f"xenhelper: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
