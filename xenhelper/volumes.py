@@ -19,8 +19,9 @@ from xenhelper.run import run
 KIB, GIB = 1024, 1024**3
 META_SUFFIX = "_xhmeta"
 MAX_LV_NAME = 127
-# drbdmeta refuses less than 68 KiB (drbdmeta.c, SO_MUCH)
-META_FLOOR = 128 * KIB
+# drbdmeta takes less, but DRBD 8.4 refuses to attach it (drbd_nl.c, min_md_device_sectors); it
+# matters only in a volume group of extents below that
+META_FLOOR = 1024 * KIB
 # lvm(8): tags are made of these
 _TAG = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-/=!:&#")
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-")

@@ -91,7 +91,7 @@ def test_metadata_always_has_room(size: int, extent: int) -> None:
     got = volumes.meta_bytes(size, extent)
     assert got % extent == 0
     assert got >= 36 * 1024 + 32 * 1024 * size / 2**30
-    assert got >= 68 * 1024
+    assert got >= 1 << 20  # less than that DRBD 8.4 doesn't attach
 
 
 def test_only_proven_volumes_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
