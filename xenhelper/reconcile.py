@@ -164,6 +164,12 @@ def _vm(vm: str, records: "list[dict[str, str]]", here: "list[domains.Domain]", 
         line = _connect(record, dry_run)
         if line:
             left.append(line)
+    if not dry_run and intents.read("grow", vm) is not None:
+        from xenhelper import grow
+
+        done = grow.recover(vm)
+        if done:
+            log.event("reconciled", f"{vm}: {done}", log.NOTICE, vm=vm)
     # last, and beside no other change: nothing waits for this one
     if not dry_run and intents.read("tune", vm) is not None and intents.read("window", vm) is None:
         from xenhelper.tuning import resync

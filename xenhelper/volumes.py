@@ -32,7 +32,8 @@ _LV_FIELDS = "lv_name,lv_size,lv_tags,lv_attr,lv_kernel_major,lv_kernel_minor," 
 
 @dataclass(frozen=True)
 class Volume:
-    """A logical volume. ``device`` is (major, minor), None while inactive; size in bytes."""
+    """A logical volume. ``device`` is (major, minor), None while inactive; size in bytes;
+    ``kind`` is the first letter of lv_attr (lvs(8)): ``o`` has snapshots, ``V`` is thin."""
 
     group: str
     name: str
@@ -40,6 +41,7 @@ class Volume:
     tags: tuple[str, ...] = ()
     open: bool = False
     device: tuple[int, int] | None = None
+    kind: str = "-"
 
     @property
     def path(self) -> str:
@@ -82,6 +84,7 @@ def _volume(row: dict[str, str]) -> Volume:
         tags=tuple(tag for tag in row["lv_tags"].split(",") if tag),
         open=row["lv_attr"][5:6] == "o",
         device=(major, minor) if major >= 0 and minor >= 0 else None,
+        kind=row["lv_attr"][:1] or "-",
     )
 
 
@@ -225,6 +228,13 @@ def create(group: str, name: str, size: int, tags: tuple[str, ...]) -> None:
     got = size_of(f"/dev/{group}/{name}")
     if got != size:
         raise XenhelperError(f"LVM made /dev/{group}/{name} of {got} bytes instead of {size}")
+
+
+def extend(volume: Volume, size: int) -> None:
+    """Make ``volume`` at least ``size`` bytes, in whole extents; its bytes stay as they are,
+    open or not. Nothing to do when it is as large already. Raises CommandFailed."""
+    if volume.size < size:
+        run(["lvextend", "--yes", "--size", f"{size}b", volume.full_name], timeout=60)
 
 
 def snapshot(origin: Volume, name: str, size: int, tag: str) -> None:

@@ -117,6 +117,13 @@ def net_options(local: str, remote: str, protocol: str, two_primaries: bool) -> 
     )
 
 
+def resize(minor: int) -> None:
+    """Take the size that both hosts' volumes have by now. DRBD holds the guest's IO for a
+    moment, and copies what is new from the Primary. Raises CommandFailed: 130 while a
+    resync runs, 131 with two Secondaries (drbd.h), among others."""
+    run(["drbdsetup", "resize", str(minor)], timeout=60)
+
+
 def outdate(minor: int) -> None:
     """Mark the local disk Outdated (only while disconnected or Secondary to nobody)."""
     run(["drbdsetup", "outdate", str(minor)], timeout=4)

@@ -103,6 +103,10 @@ VERBS: dict[str, tuple[str, str, dict[str, object]]] = {
     # resync settings of existing resources
     "tune-link": ("xenhelper.tuning.resync", "serve_link", {"vm": str}),
     "tune-resync": ("xenhelper.tuning.resync", "serve_resync", {"vm": str, "knobs": dict}),
+    "grow-look": ("xenhelper.grow", "serve_look", {"vm": str, "resource": str}),
+    "grow-volumes": ("xenhelper.grow", "serve_volumes", {"vm": str, "resource": str, "id": str, "size": int}),
+    "grow-finish": ("xenhelper.grow", "serve_finish", {"vm": str, "resource": str, "id": str}),
+    "grow-state": ("xenhelper.grow", "serve_state", {"vm": str, "id": str}),
     "runs": ("xenhelper.destination", "serve_runs", {"vm": str}),
 }
 

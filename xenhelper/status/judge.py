@@ -226,7 +226,18 @@ def _disk_problems(
 def _intent(world: World, intent: dict[str, str], problems: list[Problem]) -> dict[str, Any]:
     vm, kind = intent.get("vm", ""), intent.get("kind", "")
     working = vm in world.working
-    if not working:
+    resource = intent.get("resource", "")
+    state = world.kernel.get(resource) if kind == "grow" else None
+    if state is not None and state.connected and state.replication != "Established":
+        problems.append(
+            _problem(
+                WARNING,
+                vm,
+                f"{vm}: {resource} becomes larger once its resync is through",
+                "nothing: that goes by itself",
+            )
+        )
+    elif not working:
         problems.append(
             _problem(
                 WARNING,

@@ -159,3 +159,16 @@ def users_of(store: Xenstore, resource: str, served: bool = False) -> "list[tupl
             name = store.read(f"/local/domain/{domid}/name") if domid != "0" else "dom0"
             found.append((int(domid), name or ""))
     return found
+
+
+def sectors_of(store: Xenstore, resource: str) -> "list[int]":
+    """The size in sectors of 512 bytes that each guest is told of its disk on ``resource``:
+    blkback writes it into the backend folder, anew when the device has grown."""
+    found = []
+    for domid, _ in users_of(store, resource):
+        for devid in store.list(f"backend/vbd/{domid}"):
+            base = f"backend/vbd/{domid}/{devid}"
+            if store.read(base + "/params") == resource:
+                text = store.read(base + "/sectors") or ""
+                found += [int(text)] if text.isdigit() else []
+    return found

@@ -115,6 +115,23 @@ def lvcreate(args: list[str]) -> None:
         file.truncate(size)
 
 
+def lvextend(args: list[str]) -> None:
+    state, name = lvm(), args[-1]
+    assert args[:2] == ["--yes", "--size"], args
+    size = -(-int(args[2].removesuffix("b")) // EXTENT) * EXTENT
+    if name not in state["volumes"]:
+        die(f'Failed to find logical volume "{name}"')
+    more = size - state["volumes"][name]["size"]
+    if more <= 0:
+        die("New size given isn't larger than existing size")
+    if more > free(state, name.split("/")[0]):
+        die("Insufficient free space")
+    state["volumes"][name]["size"] = size
+    save(f"{HOST}.lvm.json", state)
+    with (ROOT / "dev" / name).open("r+b") as file:
+        file.truncate(size)
+
+
 def lvremove(args: list[str]) -> None:
     state, name = lvm(), args[-1]
     if name not in state["volumes"]:
@@ -219,6 +236,7 @@ def drbdadm(args: list[str]) -> None:
         stamp = (ROOT / item["meta"].lstrip("/")).read_bytes()[:8]
         if not stamp.startswith(b"drbd"):
             die("No valid meta data found", 10)
+        item["size"] = lvm()["volumes"][item["volume"].removeprefix("/dev/")]["size"]
         mine[name] = {**item, "role": "Secondary", "disk": stamp[4:].decode().rstrip("\0") or "Inconsistent"}
         mine[name]["disk"] = "UpToDate" if mine[name]["disk"] == "good" else "Inconsistent"
     kernel(state)
@@ -254,11 +272,27 @@ def drbdsetup(args: list[str]) -> None:
             die(f"{args[1]}: State change failed: (-2) Need access to UpToDate data", 17)
         item["role"] = args[0].capitalize()
         item["disk"] = "UpToDate" if args[0] == "primary" else item["disk"]
+    elif args[0] == "resize":
+        name, item = next((name, item) for name, item in mine.items() if item["minor"] == int(args[1]))
+        peer = linked(state, HOST, name)
+        if (WORLD / "resync").exists():
+            die("Failure: (130) Resize not allowed during resync.", 10)
+        if "Primary" not in (item["role"], peer["role"]):
+            die("Failure: (131) Need one Primary node to resize.", 10)
+        ends = ((HOST, item), (PEER[HOST], peer))
+        sizes = [
+            load(f"{host}.lvm.json", {})["volumes"][end["volume"].removeprefix("/dev/")]["size"]
+            for host, end in ends
+        ]
+        item["size"] = peer["size"] = min(sizes)
     elif args[0] == "events2":
         for name, item in mine.items():
             if name == args[-1] or args[-1].startswith("--"):
                 print(f"exists resource name:{name} role:{item['role']} suspended:no")
-                print(f"exists device name:{name} volume:0 minor:{item['minor']} disk:{item['disk']}")
+                kib = item["size"] // 1024
+                print(
+                    f"exists device name:{name} volume:0 minor:{item['minor']} disk:{item['disk']} size:{kib}"
+                )
                 peer = linked(state, HOST, name)
                 link = (
                     f"connection:Connected role:{peer['role']}"
@@ -266,6 +300,11 @@ def drbdsetup(args: list[str]) -> None:
                     else "connection:Connecting role:Unknown"
                 )
                 print(f"exists connection name:{name} {link}")
+                if peer:
+                    how = "SyncSource done:37.00" if (WORLD / "resync").exists() else "Established"
+                    print(
+                        f"exists peer-device name:{name} volume:0 replication:{how} peer-disk:{peer['disk']}"
+                    )
         return
     else:
         raise AssertionError(args)
