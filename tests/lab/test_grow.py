@@ -199,7 +199,7 @@ def test_killed_at_each_step_the_same_command_finishes(lab: Lab, part: int) -> N
 
 def test_during_a_resync_it_waits_and_goes_on_by_itself(lab: Lab) -> None:
     guest = Guest(lab.alice, "web1")
-    lab.shape_link(16, 1)
+    lab.shape_link(4, 1)
     minor = product.minor(lab.alice, "web1-xvda")
     lab.alice.run(f"drbdsetup invalidate-remote {minor}")
     wait_until(
