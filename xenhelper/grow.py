@@ -153,15 +153,15 @@ def _decide(vm: str, record: Mapping[str, str], asked: str) -> "tuple[int, list[
         return target, []
     lines = []
     for side in (there, here):
-        meta = growth.meta_target(side, target)
-        if meta > side.meta_size:
-            lines.append(f"{side.host}: {side.meta} from {_kib(side.meta_size)} to {_kib(meta)}")
+        if growth.meta_target(side, target) > side.meta_size:
+            # enlarging it beneath a DRBD that is up hasn't been proven
+            raise Refused(
+                f"{name}: its metadata volume {side.meta} on {side.host} has no room for "
+                f"{units.size(target)}",
+                f"`xenhelper forget {vm}`, `lvextend` of its volume, then `xl create` replicates it anew",
+            )
         lines.append(f"{side.host}: {side.volume} from {units.size(side.size)} to {units.size(target)}")
     return target, [*lines, f"{name} from {units.size(state.size)} to {units.size(target)}"]
-
-
-def _kib(size: int) -> str:
-    return f"{size // 1024} KiB"
 
 
 def _able(vm: str, name: str, peer: str) -> events.Resource:
@@ -218,7 +218,8 @@ def _volumes(
 
 
 def _extend(record: Mapping[str, str], target: int) -> None:
-    """This host's volumes to ``target`` bytes of data: room for metadata comes first."""
+    """This host's volumes to ``target`` bytes of data: room for metadata comes first (there
+    is some, by _decide; a smaller one is left from another version)."""
     data, meta, groups = _volumes(record)
     volumes.extend(meta, volumes.meta_bytes(target, groups[meta.group].extent))
     volumes.extend(data, target)

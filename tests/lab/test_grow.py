@@ -103,15 +103,15 @@ def test_a_running_guest_gets_it_and_nothing_else_changes(lab: Lab) -> None:
 
 
 @pytest.mark.layer("paired")
-def test_during_the_first_sync_and_with_room_for_metadata(lab: Lab) -> None:
-    """Small extents, so that the metadata volume has no room to spare (128 KiB: 2.8 GiB)."""
+def test_during_the_first_sync_and_with_small_extents(lab: Lab) -> None:
+    """Small extents: the metadata volume has its floor of 1 MiB."""
     for host in lab.hosts:
         host.run("vgchange -q -s 128k vg0")
     lab.alice.run("lvcreate -q -y -Wy -L 2816M -n web1-root vg0 && lvcreate -q -y -L 32M -n web1-swap vg0")
     lab.alice.write("/etc/xen/web1.cfg", scenario.WEB1)
     lab.alice.run("xl create /etc/xen/web1.cfg", timeout=300)
     guest = Guest(lab.alice, "web1")
-    assert _volume(lab.alice, "web1-root_xhmeta") == 128 * 1024
+    assert _volume(lab.alice, "web1-root_xhmeta") == MIB
     assert "SyncSource" in lab.alice.run("drbdsetup events2 --now web1-xvda").out
     said = lab.alice.run("xenhelper grow web1 xvda +256M").out
     assert "resync" in said and _volume(lab.bob, "web1-root") == 3072 * MIB
@@ -123,7 +123,7 @@ def test_during_the_first_sync_and_with_room_for_metadata(lab: Lab) -> None:
     wait_until(lambda: _kernel(lab.bob, "web1-xvda") == 3072 * MIB, 200, "the reconciler to grow it", every=2)
     for host in lab.hosts:
         wait_until(lambda end=host: not _intents(end), 60, "the intent to be closed")
-        assert _volume(host, "web1-root_xhmeta") == 256 * 1024, host.name
+        assert _volume(host, "web1-root_xhmeta") == MIB, host.name
     _everywhere(lab, "web1-xvda", "web1-root", 3072 * MIB)
     # who typed it doesn't get it twice
     assert "was interrupted, and finished" in lab.alice.run("xenhelper grow web1 xvda +256M").out
