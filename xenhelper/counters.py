@@ -5,6 +5,7 @@ Kept per host. One that can't be written is passed over: nothing depends on it.
 
 import fcntl
 import os
+import time
 
 from xenhelper import log, paths, statefile
 from xenhelper.errors import XenhelperError
@@ -32,13 +33,23 @@ def read() -> "dict[str, float]":
     return found
 
 
+def _lock(fd: int) -> None:
+    """Raises BlockingIOError when another holds it for a second."""
+    for _ in range(20):
+        try:
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.05)
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def add(**amounts: float) -> None:
     """Add to some of them. Never raises."""
     try:
         os.makedirs(paths.LOCKS, mode=0o700, exist_ok=True)
         fd = os.open(f"{paths.LOCKS}/counters", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            _lock(fd)
             now = read()
             for key, amount in amounts.items():
                 now[key] = now.get(key, 0.0) + amount

@@ -146,11 +146,12 @@ def _run(argv: "list[str]", window: Window, domid: int) -> int:
             _still_here(vm, window.resources)
     finally:
         os.close(fd)
-    _count(status, time.monotonic() - started)
+    seconds = time.monotonic() - started
     if status == 0:
         from xenhelper import autostart
 
         autostart.went_to(vm, window.peer)
+    _count(status, seconds)
     if left:
         for line in left:
             log.event(
@@ -158,13 +159,12 @@ def _run(argv: "list[str]", window: Window, domid: int) -> int:
             )
             print(f"xenhelper: {line}; `xenhelper reconcile`", file=sys.stderr)
         return status or 1
-    seconds = f"{time.monotonic() - started:.1f}"
     log.event(
         "window-closed",
-        f"{vm}: xl migrate ended with {status} after {seconds} s",
+        f"{vm}: xl migrate ended with {status} after {seconds:.1f} s",
         vm=vm,
         intent=f"window-{vm}",
-        seconds=seconds,
+        seconds=f"{seconds:.1f}",
     )
     return status
 
