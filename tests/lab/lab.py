@@ -6,6 +6,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -104,6 +105,14 @@ class Lab:
             host.run("sync")
             host.disconnect()
         self._stop()
+        for _ in range(100):
+            if not any(qemu.in_guest(host.machine) for host in self.hosts):
+                break
+            self._cont()
+            time.sleep(0.1)
+            self._stop()
+        else:
+            raise LabError("both hosts never were out of their guests: no snapshot can be taken")
         for host in self.hosts:
             qemu.monitor(host.machine, f"delvm {tag}")
         self.both(lambda host: qemu.save(host.machine, tag))

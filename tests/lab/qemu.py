@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -76,7 +77,10 @@ class Machine:
 
     def command(self) -> list[str]:
         """QEMU's command line."""
-        dom0 = f"root=/dev/vda rw console=hvc0 net.ifnames=0 mitigations=off systemd.hostname={self.name}"
+        dom0 = (
+            "root=/dev/vda rw console=hvc0 net.ifnames=0 mitigations=off "
+            f"systemd.default_device_timeout_sec=300 systemd.hostname={self.name}"
+        )
         disks: list[str] = []
         for disk in DISKS:
             disks += ["-drive", f"file={self.disk(disk)},if=none,id={disk},cache=unsafe"]
@@ -223,6 +227,20 @@ def snapshots(machine: Machine) -> list[str]:
         ["qemu-img", "snapshot", "-U", "-l", str(path)], capture_output=True, text=True, check=True
     )
     return [line.split()[1] for line in result.stdout.splitlines()[2:]]
+
+
+def in_guest(machine: Machine) -> bool:
+    """Whether the (stopped) host's processor was running a PVH or HVM guest just then.
+
+    QEMU refuses to load a snapshot of that ("vCPU set in guest-mode inconsistent with
+    migrated kernel nested state"). Xen's interrupt table lies where Xen alone lives,
+    0xffff8000'00000000 to 0xffff87ff'ffffffff; a guest has its own elsewhere.
+    """
+    registers = monitor(machine, "info registers")
+    table = re.search(r"^IDT= *([0-9a-f]+)", registers, re.MULTILINE)
+    if not table:
+        raise QemuError(f"{machine.name}: no IDT in QEMU's registers")
+    return not 0xFFFF800000000000 <= int(table[1], 16) <= 0xFFFF87FFFFFFFFFF
 
 
 def save(machine: Machine, snapshot: str) -> None:
