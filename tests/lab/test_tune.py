@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from . import debianguest, product
+from . import debianguest, figures, product
 from .guest import Guest
 from .host import Host
 from .lab import Lab
@@ -153,6 +153,7 @@ def test_sequential_reads_are_faster_by_far(lab: Lab, record_property: Any) -> N
     print(
         f"read-ahead: 64 MiB in {times[128]:.2f} s with 128 KiB, {times[4096]:.2f} s with 4096: {ratio:.2f}"
     )
+    figures.note("sequential reads at 2 ms", kib_128=times[128], kib_4096=times[4096], ratio=round(ratio, 2))
     record_property("ratio", ratio)
     assert ratio >= 2.5
 
@@ -289,6 +290,8 @@ def test_real_arrays_and_volumes_have_the_formulas_values(lab: Lab) -> None:
         loop += members
         script += [f"truncate -s 128M /root/md/{n}; losetup /dev/loop{n} /root/md/{n}" for n in loops]
         script.append(f"({md_array(name, level, loops, chunk, layout, members)})")
+    # what is beneath an array without metadata of its own looks like a PV, too
+    host.write("/etc/lvm/lvmlocal.conf", 'devices { global_filter = [ "r|/dev/loop.*|" ] }\n')
     script += [
         "vgcreate -q vgmd /dev/md102 /dev/md103; vgcreate -q vgone /dev/md101",
         "lvcreate -q -y -Wn -L 32M -n linear vgone; lvcreate -q -y -Wn -L 16M -n r5 vgmd /dev/md102",
@@ -350,8 +353,7 @@ def test_resync_is_faster_and_resync_rate_alone_does_nothing(lab: Lab, record_pr
         for host in lab.hosts:
             host.run(f"drbdsetup disk-options 900 {disk}")
             local, remote = ("1", "2") if host is lab.alice else ("2", "1")
-            if net:
-                host.run(f"drbdsetup net-options ipv4:10.99.0.{local}:7900 ipv4:10.99.0.{remote}:7900 {net}")
+            host.run(f"drbdsetup net-options ipv4:10.99.0.{local}:7900 ipv4:10.99.0.{remote}:7900 {net}")
         lab.bob.run("drbdsetup invalidate 900")
         script = (
             "s=$(date +%s.%N); while ! grep -A1 '^900:' /proc/drbd | grep -q 'ds:UpToDate/UpToDate'; "
@@ -360,13 +362,19 @@ def test_resync_is_faster_and_resync_rate_alone_does_nothing(lab: Lab, record_pr
         begin, end = (float(word) for word in lab.bob.out(script, timeout=200).split())
         return end - begin
 
-    disk, net = tuned
-    times = {
-        "defaults": seconds(defaults, ""),
-        "resync-rate alone": seconds(f"{defaults} --resync-rate=700M", ""),
-        "tuned": seconds(disk, net),
+    ways = {
+        "defaults": (defaults, defaults),
+        "resync-rate alone": (f"{defaults} --resync-rate=700M", defaults),
+        "tuned": tuned,
     }
-    print({name: f"{took:.1f} s, {512 / took:.0f} MiB/s" for name, took in times.items()})
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(3):  # in turns: this machine's other work comes and goes
+        for name, (disk, net) in ways.items():
+            taken[name].append(seconds(disk, net))
+    times = {name: min(each) for name, each in taken.items()}
+    said = {name: f"{took:.1f} s, {512 / took:.0f} MiB/s" for name, took in times.items()}
+    print(said, taken)
+    figures.note("resync of 512 MiB", **said)
     record_property("seconds", times)
     assert 0.75 < times["resync-rate alone"] / times["defaults"] < 1.33
     assert times["tuned"] <= times["defaults"] * 1.05
