@@ -11,7 +11,7 @@ from collections.abc import Callable
 from tests.lab import results
 from tests.lab.lab import Lab, LabError
 
-from . import commands, hooks, moves, report, rows
+from . import commands, hooks, many, moves, report, rows
 from .rows import Samples
 
 # what gives which rows, the quick ones first
@@ -21,6 +21,7 @@ PARTS: dict[tuple[str, ...], Callable[[Lab], dict[str, Samples]]] = {
     ("create",): commands.later,
     ("first-create",): commands.first,
     moves.ROWS: moves.run,
+    ("status", "status-2000", "allocation"): many.run,
 }
 
 
@@ -76,4 +77,5 @@ def main() -> int:
     return 0
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -41,6 +41,9 @@ ROWS = (
     Row("create", "later `xl create`", "real xl with block-drbd", 0.90),
     Row("first-create", "first `xl create` of a two-disk VM", "the commands by hand, as a script", 1.00),
     Row("list", "`xl list` through the shim", "Debian's `/usr/sbin/xl list`", 1.10),
+    Row("status", "`status --json`, 200 resources", "`drbdsetup events2 --now`, `xl list -l`", 2.00),
+    Row("status-2000", "`status --json`, 2,000 resources", "ten times that of 200", 1.10),
+    Row("allocation", "CPU of giving out numbers, 1,000 resources there", "100 times that with 10", 1.00),
 )
 
 

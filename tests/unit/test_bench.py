@@ -60,3 +60,9 @@ def test_a_newer_run_of_a_row_replaces_the_older_and_the_page_says_what_is_misse
     assert "**0.25** | 0.33 or less" in page and "**2.00** (missed)" in page
     assert page.count("not measured") == len(rows.ROWS) - 3
     assert report.picture(known).count("<circle") == 4
+
+
+def test_every_row_has_a_part_that_measures_it() -> None:
+    from tests.bench.__main__ import PARTS
+
+    assert sorted(key for keys in PARTS for key in keys) == sorted(row.key for row in rows.ROWS)
