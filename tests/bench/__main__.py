@@ -11,7 +11,7 @@ from collections.abc import Callable
 from tests.lab import results
 from tests.lab.lab import Lab, LabError
 
-from . import commands, hooks, many, moves, report, rows
+from . import commands, hooks, many, moves, report, rows, steady
 from .rows import Samples
 
 # what gives which rows, the quick ones first
@@ -21,6 +21,7 @@ PARTS: dict[tuple[str, ...], Callable[[Lab], dict[str, Samples]]] = {
     ("create",): commands.later,
     ("first-create",): commands.first,
     moves.ROWS: moves.run,
+    ("steady-c", "steady-plain"): steady.run,
     ("status", "status-2000", "allocation"): many.run,
 }
 
@@ -52,7 +53,7 @@ def measure(wanted: list[str]) -> int:
                         statistics.median(side) for side in (found[row.key].ours, found[row.key].theirs)
                     )
                     print(
-                        f"  {row.key}: {ours:.2f} s, theirs {theirs:.2f} s, ratio {ratio:.2f}"
+                        f"  {row.key}: {ours:.2f}, theirs {theirs:.2f}, ratio {ratio:.2f}"
                         + ("" if row.goal is None else f", goal {row.goal:.2f} {row.sense}"),
                         flush=True,
                     )

@@ -17,7 +17,8 @@ INTRO = """\
 Measured side by side in the lab, in turns within one run: two emulated Xen hosts (QEMU without
 hardware help), so that only the ratios mean something; real hosts are many times faster on both
 sides. `make bench` measures anew and writes this page; `make bench ROW=add` only one row. All
-samples are in [performance-samples.json](performance-samples.json). Times are medians, in seconds.
+samples are in [performance-samples.json](performance-samples.json). All are medians, in seconds where nothing
+else is said.
 
 "Always C and dual" is what block-drbd's users have: protocol C and two-primaries allowed at all
 times. Downtime is read on the destination's clock, from the last block received over DRBD to the
@@ -89,7 +90,7 @@ def _drawn(row: Row, found: Samples, top: int) -> Sequence[str]:
 
     parts = [
         f'<text x="16" y="{top + 16}">{escape(row.what.replace("`", ""))}</text>',
-        f'<text class="soft" x="16" y="{top + 30}">ratio {found.ratio:.2f}, axis to {largest:.1f} s</text>',
+        f'<text class="soft" x="16" y="{top + 30}">ratio {found.ratio:.2f}, axis to {largest:.1f}</text>',
         f'<line class="line" x1="{_LEFT}" y1="{top + 22}" x2="{_WIDTH - _RIGHT}" y2="{top + 22}"/>',
     ]
     if row.goal is not None:

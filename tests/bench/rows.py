@@ -41,6 +41,8 @@ ROWS = (
     Row("create", "later `xl create`", "real xl with block-drbd", 0.90),
     Row("first-create", "first `xl create` of a two-disk VM", "the commands by hand, as a script", 1.00),
     Row("list", "`xl list` through the shim", "Debian's `/usr/sbin/xl list`", 1.10),
+    Row("steady-c", "synchronous writes a second, 50 ms away", "the same at protocol C", 4.00, MORE),
+    Row("steady-plain", "the same", "a volume without DRBD", 0.90, MORE),
     Row("status", "`status --json`, 200 resources", "`drbdsetup events2 --now`, `xl list -l`", 2.00),
     Row("status-2000", "`status --json`, 2,000 resources", "ten times that of 200", 1.10),
     Row("allocation", "CPU of giving out numbers, 1,000 resources there", "100 times that with 10", 1.00),

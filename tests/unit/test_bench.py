@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import byhand, hooks, moves, report, rows
+from tests.bench import byhand, hooks, moves, report, rows, steady
 from tests.bench.rows import Samples
 
 
@@ -37,6 +37,16 @@ def test_time_allowed_is_from_the_grant_to_the_closing_of_the_slower_disk() -> N
     )
     assert moves.allowed(journal) == [5.5]
     assert moves.allowed("") == []
+
+
+def test_steady_writes_leave_the_first_turn_out_and_want_every_disk() -> None:
+    turns = "".join(
+        f"SW xvda {8 * n} 2.0\r\nSW xvdb {n} 2.0\nSW xvdc {9 * n} 2.0\n" for n in (1, 10, 10)
+    ).replace("\r", "")
+    found = steady.parse(turns)
+    assert found["steady-c"].ratio == 8.0 and found["steady-plain"].theirs == [45.0, 45.0]
+    with pytest.raises(hooks.NotMeasured):
+        steady.parse(turns.replace("SW xvdb 10 2.0", "SW xvdb unusable", 1))
 
 
 def test_only_the_destinations_add_counts() -> None:
