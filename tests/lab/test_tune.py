@@ -177,6 +177,7 @@ def values(host: Host) -> None:
 
 
 @pytest.mark.layer("vm")
+@pytest.mark.expects("qemu-crash")
 def test_both_schedulers_and_all_values_within_one_boot(lab: Lab) -> None:
     lab.alice.run("xl destroy web1")
     for host in lab.hosts:
