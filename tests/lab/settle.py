@@ -141,6 +141,7 @@ def wait(lab: Lab, vm: str, minors: dict[str, int], promised: float = PROMISED) 
     end = began + promised * SLOWNESS
     calm = 0
     while True:
+        looked = time.monotonic()
         views = lab.both(lambda host: view(host, list(minors)))
         where = running(views, vm)
         assert len(where) < 2, f"{vm} runs on both hosts"
@@ -149,7 +150,7 @@ def wait(lab: Lab, vm: str, minors: dict[str, int], promised: float = PROMISED) 
         calm = 0 if wrong else calm + 1
         if calm == 2 or time.monotonic() > end:
             return Rest(where, time.monotonic() - began, wrong)
-        time.sleep(2)
+        time.sleep(max(2, 2 * (time.monotonic() - looked)))
 
 
 def alerts(lab: Lab, vm: str) -> list[str]:
