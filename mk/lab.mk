@@ -1,7 +1,7 @@
 # The lab: two real Xen hosts in QEMU. See tests/lab/README.md.
 #   RELEASE=bookworm   Debian 12 instead of 13
 LAB_PACKAGES := qemu-system-x86 qemu-utils mmdebstrap busybox-static gcc libc6-dev \
-	e2fsprogs openssh-client debian-archive-keyring ca-certificates xz-utils
+	e2fsprogs openssh-client debian-archive-keyring ca-certificates xz-utils tmux
 LAB := python3 -m tests.lab
 LAB_NEEDS := lab-needs
 HOST ?= alice

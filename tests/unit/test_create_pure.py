@@ -686,3 +686,11 @@ def test_a_thousand_resources_are_surveyed_quickly(tmp_path: Path, monkeypatch: 
     found = allocate.survey("new", (1000, 2999), (7000, 8999))
     assert len(found.minors) == 1000
     assert time.process_time() - began < 5, "some hundred times what ten resources take"
+
+
+def test_a_file_that_stops_drbdadm_is_told_from_one_that_does_not() -> None:
+    ours = (CAPTURED / "web1.res").read_text()
+    assert not resscan.unclosed(ours)
+    assert not resscan.unclosed('# { in a comment\nresource r { net { shared-secret "}{"; } }\n')
+    for broken in (ours.rpartition("}")[0], ours + "}\n", 'resource r { net { shared-secret "x; } }\n', "}{"):
+        assert resscan.unclosed(broken), broken[-60:]

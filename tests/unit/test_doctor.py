@@ -120,6 +120,7 @@ SICK: list[tuple[str, str, dict[str, Any]]] = [
     ("error", "runs on /dev/vg0/web1", {
         "beneath": [["web1", "domain web1 runs on /dev/vg0/web1", "`xl destroy`"]],
     }),
+    ("error", "drbdadm refuses", {"drbdadm": "drbd.d/x.res:4: Parse error"}),
     ("warning", "xendomains saves", {"xendomains": "xendomains saves guests"}),
     ("error", "root's ssh to bob, which `xl migrate` needs, fails: denied", {"root_ssh": "denied"}),
     ("warning", "nothing watches the RAID arrays (md0)", {"mail": {**H.mail, "monitor": False}}),

@@ -79,3 +79,17 @@ def test_debians_xendomains_is_warned_of(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "etc/default/xendomains").write_text("XENDOMAINS_SAVE=/var/lib/xen/save\n")
     read._xendomains(seen)
     assert seen.notes[0][0] == "warning" and "XENDOMAINS_RESTORE=false" in seen.notes[0][2]
+
+
+def test_a_broken_file_beside_ours_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "DRBD_D", str(tmp_path))
+    seen = read.World("alice", records={"web1-xvda": {}}, vms={"web1": {}})
+    for name in ("web1.res", "fine.res", "note.txt"):
+        (tmp_path / name).write_text("resource x { }\n" if name == "fine.res" else "{")
+    read._foreign_files(seen)
+    assert seen.notes == []  # its own file is doctor's matter, and drbdadm reads no .txt
+    (tmp_path / "old.res").write_text("resource old {\n  on alice {\n")
+    read._foreign_files(seen)
+    assert [(kind, "old.res" in what, "old.res" in do) for kind, what, do in seen.notes] == [
+        ("warning", True, True)
+    ]

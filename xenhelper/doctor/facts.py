@@ -21,8 +21,8 @@ class Facts:
     ``files``: SHA-256 by path of what both hosts must have alike. ``changing``: VMs with an
     open intent. ``up``: the kernel's resources, name -> minor. ``tagged``: volumes with our
     tags, path -> resource. ``configs``: by path, see :mod:`xenhelper.doctor.configs`.
-    ``cannot_migrate``: kind of guest -> why not. ``beneath``: (vm, what, do). ``tuning``:
-    findings as they are.
+    ``cannot_migrate``: kind of guest -> why not. ``beneath``: (vm, what, do). ``drbdadm``: why
+    it refuses its configuration. ``tuning``: findings as they are.
     """
 
     host: str = ""
@@ -43,6 +43,7 @@ class Facts:
     cannot_migrate: dict[str, str] = field(default_factory=dict)
     beneath: list[list[str]] = field(default_factory=list)
     xendomains: str = ""
+    drbdadm: str = ""
     root_ssh: str = ""
     mail: dict[str, Any] = field(default_factory=dict)
     skeletons: list[str] = field(default_factory=list)
@@ -95,6 +96,7 @@ def gather(peer: str) -> dict[str, Any]:
     look("cannot_migrate", looks.cannot_migrate)
     look("beneath", looks.beneath_drbd)
     look("xendomains", looks.xendomains_problem)
+    look("drbdadm", looks.drbdadm)
     look("root_ssh", lambda: looks.root_ssh(peer))
     look("mail", mail.look)
     look("skeletons", looks.skeletons)

@@ -163,6 +163,13 @@ def xendomains_problem() -> str:
     return xendomains.problem(xendomains.text())
 
 
+def drbdadm() -> str:
+    """'' or why drbdadm refuses its configuration."""
+    from xenhelper.drbd import adm
+
+    return adm.unreadable()
+
+
 def root_ssh(peer: str) -> str:
     """'' or why root's ssh to ``peer``, by its name as for `xl migrate`, fails."""
     from xenhelper.setup import half

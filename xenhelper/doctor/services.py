@@ -49,6 +49,9 @@ def check(pair: Pair) -> list[Finding]:
                     'set XENDOMAINS_SAVE="" and XENDOMAINS_RESTORE=false in /etc/default/xendomains',
                 )
             )
+        if facts.drbdadm:
+            what = f"{host}: drbdadm refuses its configuration, for all resources: {facts.drbdadm}"
+            found.append(Finding(ERROR, host, None, what, f"correct that file; `drbdadm sh-nop` on {host}"))
         if facts.root_ssh:
             found.append(
                 Finding(

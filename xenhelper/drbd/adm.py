@@ -64,3 +64,12 @@ def check(vm: str, new: str) -> str:
             raise
         text = " ".join(error.stderr.split())[:300]
         return f"{vm}: drbdadm can't read another resource file ({text}); correct it"
+
+
+def unreadable() -> str:
+    """Why drbdadm refuses its configuration as it is, in its own words; '' when it doesn't."""
+    try:
+        run(["drbdadm", "sh-nop"], timeout=60)
+    except CommandFailed as error:
+        return " ".join(error.stderr.split())[:300] or str(error)
+    return ""

@@ -69,6 +69,20 @@ def scan_text(text: str, host: str, into: "Scan | None" = None) -> "tuple[Scan, 
     return found, includes
 
 
+def unclosed(text: str) -> bool:
+    """Whether braces don't match or a string isn't closed: drbdadm then refuses to do
+    anything to any resource of the host."""
+    depth = 0
+    for match in _TOKEN.finditer(text):
+        quoted, closed, mark, _ = match.groups()
+        if quoted is not None and not closed:
+            return True
+        depth += {"{": 1, "}": -1}.get(mark, 0)
+        if depth < 0:
+            return True
+    return depth != 0
+
+
 def _numbers(words: "list[str]", found: Scan) -> None:
     """Every minor and port of a statement, or of several that run into each other."""
     for at, word in enumerate(words):

@@ -70,6 +70,7 @@ def world() -> World:
     found.wanted = _or(found, lambda: statefile.names(paths.RUN + "/wanted"), [])
     _configured(found)
     _xendomains(found)
+    _or(found, lambda: _foreign_files(found), None)
     found.domains = _or(found, _domains, None)
     for thread in asked:
         thread.join(PEER_TIMEOUT + 1)
@@ -119,6 +120,23 @@ def _splits(found: World) -> dict[str, tuple[dict[str, object], dict[str, object
             pass
         told[name] = (splitbrain.story(name, record), theirs)
     return told
+
+
+def _foreign_files(found: World) -> None:
+    """One broken resource file of an administrator's own stops drbdadm for all resources."""
+    if not found.records:
+        return
+    from xenhelper.drbd import resscan
+
+    for name in sorted(os.listdir(paths.DRBD_D)):
+        path = f"{paths.DRBD_D}/{name}"
+        if not name.endswith(".res") or name.removesuffix(".res") in found.vms or not os.path.isfile(path):
+            continue
+        with open(path, "rb") as file:
+            text = file.read(resscan.MAX_FILE).decode("utf-8", "replace")
+        if resscan.unclosed(text):
+            what = f"{path} has a brace or a string that isn't closed, so drbdadm works for no resource"
+            found.notes.append(("warning", what, f"correct {path}; `drbdadm sh-nop` says where"))
 
 
 def _xendomains(found: World) -> None:
