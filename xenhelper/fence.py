@@ -153,12 +153,19 @@ def serve_outdate(peer: str, args: "dict[str, str]") -> "dict[str, object]":
         return {"outdated": True}
     if state.connected:
         raise Refused(f"{name}: {host} still sees the connection", "try again in a moment")
-    current, bitmap = verbs.generation(state.minor)
+    current, bitmap, died_primary = verbs.lineage(state.minor)
     if bitmap:
         # it went on alone, or was a resync's source and never heard of its end: the peer may
         # have the same current generation then, and lack what was written here since
         raise Refused(
             f"{name}: {host} may have writes that {peer} lacks (bitmap generation {bitmap:016x})",
+            f"start {vm} on {host}, or bring the link back first",
+        )
+    if died_primary and f"{current:016x}" == args["current"]:
+        # what it acknowledged at protocol A just before may not have reached the peer, which
+        # hasn't gone on alone either; once both are connected DRBD resyncs from here
+        raise Refused(
+            f"{name}: {host} went down while it ran {vm} and may have writes that {peer} lacks",
             f"start {vm} on {host}, or bring the link back first",
         )
     if f"{current:016x}" not in (args["current"], args["bitmap"]):

@@ -19,6 +19,8 @@ from xenhelper.xen.xenstore import Xenstore, XenstoreError
 _BLKFLSBUF = 0x1261  # linux/fs.h
 _BUDGET = 30.0  # seconds for a whole add or remove
 _ONLINE = "see `xenhelper status`"
+# who becomes the parent of a process whose own is dead (init, PR_SET_CHILD_SUBREAPER)
+_MANAGERS = ("systemd", "init", "")
 
 # what decide() answers
 PROMOTE, HAND_OVER, CONSENT = "promote", "hand-over", "consent"
@@ -89,9 +91,12 @@ class Disk:
 
     @property
     def orphaned(self) -> bool:
-        """Whether nobody waits for this any more: the xl that called is dead, or the disk's
-        folder is gone. Its guest may have gone on elsewhere."""
-        return os.getppid() != self.parent or self.store.read(self.base + "/params") is None
+        """Whether nobody waits for this any more: the xl that called is dead (perhaps before
+        this began: then init or a manager of a session is the parent), or the disk's folder is
+        gone. Its guest may have gone on elsewhere."""
+        if os.getppid() != self.parent or self.parent == 1 or _command(self.parent) in _MANAGERS:
+            return True
+        return self.store.read(self.base + "/params") is None
 
     @property
     def incoming(self) -> bool:
@@ -105,6 +110,15 @@ class Disk:
             for domid, name in domains.users_of(self.store, self.resource)
             if domid != self.domid
         ]
+
+
+def _command(pid: int) -> str:
+    """A process's name; empty when it is gone."""
+    try:
+        with open(f"/proc/{pid}/comm", encoding="ascii", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 def lock(resource: str, seconds: float) -> int:

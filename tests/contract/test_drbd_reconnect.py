@@ -186,9 +186,14 @@ def test_a_crashed_primary_is_told_from_its_metadata(world: World, alice: Host, 
     alice.set_net("A", False)
     world.until(lambda: bob.net() == ("A", False), "bob to follow")
     world.crash(alice)
-    assert bob.do(verbs.generation, MINOR) == (current, 0)
+    assert bob.do(verbs.lineage, MINOR) == (current, 0, False)
+    world.cut_link()
     alice.adm("up", RESOURCE)
+    # the same generation as the survivor's; that it was Primary is told by a flag alone
+    assert alice.do(verbs.lineage, MINOR) == (current, 0, True)
+    world.heal_link()
     world.wait_in_sync()
+    assert alice.do(verbs.lineage, MINOR)[2] is False
     assert alice.on_disk(4) == bob.on_disk(4) == 84
     assert alice.generations()[0] == bob.generations()[0]
     assert (alice.state().role, bob.state().role) == ("Secondary", "Secondary")

@@ -28,6 +28,7 @@ FAULTS = (
     "kill",
     "kill-xl",
     "kill-xl-at-add",
+    "lose-ssh-at-add",
     "power-off",
     "takeover",
     "halt",
@@ -47,7 +48,9 @@ def generate(seed: int) -> "tuple[dict[str, int], list[Step]]":
         + ["reconcile"] + ["takeover"]
     )  # fmt: skip
     if seed % 8 == 1:
-        return {"web1": 2}, steps + _close_calls(r)
+        # (which of them is told by the seed alone, so that those in KEPT stay what they are)
+        dies = "lose-ssh-at-add" if seed % 32 in (1, 25) else "kill-xl-at-add"
+        return {"web1": 2}, steps + _close_calls(r, dies)
     quiet = r.random() < 0.1
     if r.random() < 0.35:
         return vms, steps + _moves(r)
@@ -134,10 +137,11 @@ def _moves(r: randomlib.Random) -> "list[Step]":
     return steps
 
 
-def _close_calls(r: randomlib.Random) -> "list[Step]":
+def _close_calls(r: randomlib.Random, dies: str) -> "list[Step]":
     """What only a fault in the right second shows: a link that dies before what a host has
     sent while it stepped down has arrived; a receiving xl that dies as it starts the block
-    scripts, so that the guest goes on while they still ask for its disks."""
+    scripts, or the ssh between both xl, so that the guest goes on while they still ask for
+    its disks."""
     steps: "list[Step]" = [(3.0, "slow", None)]
     for _ in range(r.randint(1, 3)):
         if r.random() < 0.4:
@@ -145,7 +149,7 @@ def _close_calls(r: randomlib.Random) -> "list[Step]":
             steps.append((r.random() ** 2 * 1.5, "cut", None))
         else:
             steps.append((r.random() * 3, r.choice(("migrate", "migrate-past", "migrate-past")), None))
-            steps.append((0.0, "kill-xl-at-add", None))
+            steps.append((0.0, dies, None))
         steps.append((6.0 + r.random() * 10, "heal", r.choice(HOSTS)))
     return steps
 
@@ -484,6 +488,9 @@ class Run:
 
     def _kill_xl_at_add(self, _: Any) -> None:
         self.world.kill_at_add = True
+
+    def _lose_ssh_at_add(self, _: Any) -> None:
+        self.world.lose_ssh_at_add = True
 
     def _power_off(self, where: str) -> None:
         host = self.world.hosts[where]

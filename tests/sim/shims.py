@@ -360,6 +360,10 @@ def _content(process: Process, path: str) -> bytes:
     if path.startswith("/proc/") and path.endswith("/cmdline"):
         other = host.processes.get(int(path.split("/")[2]))
         return other.name.replace(" ", "\0").encode() if other is not None else b""
+    if path.startswith("/proc/") and path.endswith("/comm"):
+        other = host.processes.get(int(path.split("/")[2]))
+        if other is not None:
+            return f"{other.name.split()[0]}\n".encode()
     if path in host.files.live:
         data: bytes = host.files.live[path].data
         return data

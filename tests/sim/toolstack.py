@@ -106,6 +106,10 @@ def attach(process: Process, domain: Domain) -> bool:
         world.kill_at_add = False
         world.trace(host, f"### kill -9 {process}")
         world.loop.at(0.0, process.kill)
+    if world.lose_ssh_at_add and process in world.ssh_of:
+        world.lose_ssh_at_add = False
+        world.trace(host, f"### the ssh to {process} is gone")
+        world.loop.at(0.0, world.ssh_of[process]._break, 0)
     ok = True
     deadline = world.loop.now + HOTPLUG_TIMEOUT
     for script in scripts:
@@ -249,7 +253,7 @@ def migrate(process: Process, vm: str, to: str) -> int:
         process.block(1.0 + world.random.random() * 4)
         return 2
     other = Process(world, there, f"xl migrate-receive {vm}", lambda: receive(other, pipe, vm, domain))
-    pipe = Pipe(world, link, (process, other))
+    pipe = world.ssh_of[other] = Pipe(world, link, (process, other))
     other.start(0.2)
     if pipe.receive(0) != "willing":
         return 2

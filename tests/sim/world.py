@@ -81,6 +81,8 @@ class World:
         self.kill_in: "int | None" = None
         self.kill_what = ""
         self.kill_at_add = False  # the next receiving xl, as it starts its block scripts
+        self.lose_ssh_at_add = False  # the same, the source's ssh
+        self.ssh_of: "dict[Any, Any]" = {}  # receiving xl -> its pipe
         self.kills = 0
         self.hangs = 0  # programs that gave no answer within their bound
         self.unheard: "set[str]" = set()

@@ -63,6 +63,15 @@ def test_the_generation_is_read_without_the_primary_bit() -> None:
         verbs.parse_generation("no device\n")
 
 
+def test_a_disk_that_died_as_primary_is_told_by_its_flags() -> None:
+    connected = captured("drbdsetup-get-gi-connected-bob")
+    assert verbs.parse_was_primary(connected) is False
+    assert verbs.parse_was_primary(captured("drbdsetup-get-gi-disconnected-alice")) is True  # it still is
+    assert verbs.parse_was_primary(connected.replace(":0\n", ":1\n")) is True, "a crashed primary"
+    with pytest.raises(Exception, match="no flags"):
+        verbs.parse_was_primary("no device\n")
+
+
 def test_the_oldest_write_in_flight() -> None:
     ages = [
         barrier.oldest_write_ms(text)

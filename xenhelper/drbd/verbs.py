@@ -136,6 +136,24 @@ def generation(minor: int, timeout: float = 4.0) -> "tuple[int, int]":
     return parse_generation(result.stdout)
 
 
+def lineage(minor: int) -> "tuple[int, int, bool]":
+    """As :func:`generation`, and whether this host died as Primary and hasn't met its peer
+    since: its disk may have writes that never left it, under the same generation (flags 3
+    and 7 of ``drbdsetup show-gi``, for a disk that is Secondary now)."""
+    text = run(["drbdsetup", "show-gi", str(minor)], timeout=4).stdout
+    return *parse_generation(text), parse_was_primary(text)
+
+
+def parse_was_primary(text: str) -> bool:
+    """Flags 3 ("was/is currently primary") and 7 ("crashed primary, and has not seen its peer
+    since") of ``drbdsetup show-gi`` or ``get-gi``."""
+    for line in reversed(text.splitlines()):
+        fields = line.strip().split(":")
+        if len(fields) >= 11 and all(field in ("0", "1") for field in fields[4:11]):
+            return "1" in (fields[6], fields[10])
+    raise XenhelperError("drbdsetup show-gi printed no flags")
+
+
 def uuids(minor: int) -> "tuple[int, ...]":
     """The four generation UUIDs (current, bitmap, two of history), without their lowest bit."""
     text = run(["drbdsetup", "show-gi", str(minor)], timeout=4).stdout
