@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,18 @@ def test_over_once_and_not_over_what_never_was(state: list[tuple[str, str]]) -> 
     (record,) = store.queued()
     assert (record["state"], record["over_what"], record["seq"]) == ("over", "UpToDate again", "2")
     assert [kind for kind, _ in state] == ["alert", "alert-over"]
+
+
+def test_an_older_look_does_not_raise_what_was_ended_since() -> None:
+    alerts.raise_("split-brain", "r", "both wrote")
+    looked = time.time()
+    alerts.clear("split-brain", "r", "both sides are one again")
+    assert not alerts.raise_("split-brain", "r", "both wrote", as_of=looked - 1)
+    assert alerts.active() == []
+    # a later look counts, and so does one by a clock that has been put back since
+    assert alerts.raise_("split-brain", "r", "both wrote", as_of=time.time() + 1)
+    alerts.clear("split-brain", "r")
+    assert alerts.raise_("split-brain", "r", "both wrote", as_of=looked - 3600)
 
 
 def test_again_after_it_was_over_is_news() -> None:

@@ -16,6 +16,8 @@ QUEUE, KEPT = "queue", "kept"
 REMEMBERED = 10
 _PRIORITY = {INFO: log.NOTICE, WARNING: log.WARNING, ERROR: log.ERROR, CRITICAL: log.ERROR}
 _LOCK_SECONDS = 5.0
+# seconds between a look and what is made of it, at the most
+_LOOKS_OLD = 60.0
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.:")
 _FORM = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -29,9 +31,13 @@ def raise_(
     resource: str = "",
     severity: str = WARNING,
     again: bool = False,
+    as_of: float = float("inf"),
 ) -> bool:
     """Something is wrong: queue an alert, unless it is raised already. Returns whether it
     is news: not raised before, graver than before, or (``again``) in other words.
+
+    ``as_of``: when it was seen (seconds since 1970); what somebody has ended since then
+    isn't raised by an older look.
 
     ``what`` is one line that tells it to somebody who sees nothing else, ``do`` what to
     type next. Raises XenhelperError or OSError when it can't be stored.
@@ -42,6 +48,9 @@ def raise_(
     with Lock():
         old = read(kind, key)
         active = old is not None and old["state"] == RAISED
+        # no look is that old: a clock that was ahead when it ended must not hide what is true
+        if old is not None and not active and 0 <= _changed(old) - as_of < _LOOKS_OLD:
+            return False
         if active and old is not None:
             graver = SEVERITIES.index(severity) > SEVERITIES.index(old.get("severity", INFO))
             if not graver and not (again and (what, do) != (old.get("what"), old.get("do"))):
@@ -96,11 +105,18 @@ def clear(kind: str, key: str, what: str = "") -> bool:
 
 
 def try_raise(
-    kind: str, key: str, what: str, do: str = "", vm: str = "", resource: str = "", severity: str = WARNING
+    kind: str,
+    key: str,
+    what: str,
+    do: str = "",
+    vm: str = "",
+    resource: str = "",
+    severity: str = WARNING,
+    as_of: float = float("inf"),
 ) -> None:
     """:func:`raise_` where the alert is beside the point of what is being done."""
     try:
-        raise_(kind, key, what, do, vm, resource, severity)
+        raise_(kind, key, what, do, vm, resource, severity, as_of=as_of)
     except (XenhelperError, OSError) as error:
         log.event("failed", f"an alert isn't stored: {error}", log.ERROR, vm=vm, resource=resource)
 
@@ -194,6 +210,13 @@ def _store(record: "dict[str, str]", now: float) -> None:
     name = filename(record["kind"], record["key"])
     statefile.write(path(QUEUE, name), record)
     statefile.remove(path(KEPT, name))
+
+
+def _changed(record: "dict[str, str]") -> float:
+    try:
+        return float(record.get("changed", ""))
+    except ValueError:
+        return 0.0
 
 
 def _exists(kind: str, key: str) -> bool:

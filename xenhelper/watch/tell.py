@@ -56,7 +56,14 @@ def act(step: Step, world: World) -> None:
     for one in step.raise_:
         if one.what:
             alerts.try_raise(
-                one.kind, one.key, one.what, one.do, vm=one.vm, resource=one.resource, severity=one.severity
+                one.kind,
+                one.key,
+                one.what,
+                one.do,
+                vm=one.vm,
+                resource=one.resource,
+                severity=one.severity,
+                as_of=world.now,
             )
     for kind, key in step.clear:
         alerts.try_clear(kind, key, judge.ended(world, kind, key))
