@@ -391,12 +391,14 @@ class End:
     def tell(self) -> None:
         """P_STATE: role and disk go to the peer behind the data."""
         if self.session:
-            self.pair.data[self.index].send(self.peer.told, self.role, self.disk, self.session)
+            self.pair.data[self.index].send(self.peer.told, self.role, self.disk, self.sync, self.session)
 
-    def told(self, role: str, disk: int, session: int) -> None:
+    def told(self, role: str, disk: int, sync: str, session: int) -> None:
         if session == self.session:
             self.peer_role = role
-            if disk >= INCONSISTENT and not self.sync:
+            # of a resync that is over here, whose end overtook this (receive_state()): ignored
+            late = self.pdsk == UPTODATE and disk == INCONSISTENT and sync == "SyncTarget"
+            if disk >= INCONSISTENT and not self.sync and not late:
                 self.pdsk = disk
 
     def options(self, protocol: str, two: bool, session: int) -> None:
