@@ -230,8 +230,9 @@ def test_a_channel_that_fails_and_what_the_watcher_costs(lab: Lab) -> None:
     _figure(alice, "webhook down, the others", alice.delays(words, LOST[1], "raised", begun))
     wait_until(lambda: alice.states("channel.webhook")["cmd"] == ["raised"], 120, "word of it", every=1)
     alice.start("hook")
-    wait_until(lambda: alice.states(LOST[1])["hook"] == ["raised"], 120, "the retry", every=1)
-    wait_until(lambda: alice.states("channel.webhook")["smtp"] == ["raised", "over"], 60, "its end", every=1)
+    # it is tried again after 5, 15, 30, 60, 120, then 300 s (alerts/decide.py)
+    wait_until(lambda: alice.states(LOST[1])["hook"] == ["raised"], 400, "the retry", every=3)
+    wait_until(lambda: alice.states("channel.webhook")["smtp"] == ["raised", "over"], 120, "its end", every=1)
     host.run("drbdadm connect web1-xvdb")
     alice.expect([LOST[1]], "raised", "over")
     assert alice.states("channel.webhook")["hook"] == [], "not by itself"
