@@ -126,38 +126,45 @@ def _reboots_and_moves(lab: Lab, guest: Guest) -> None:
 
 @pytest.mark.layer("debian")
 def test_sequential_reads_are_faster_by_far(lab: Lab, record_property: Any) -> None:
-    """2 ms beneath the volume: what a disk with a queue costs. Buffered reads of xvdb."""
+    """A delay beneath the volume: what a disk with a queue costs. Buffered reads of xvdb.
+
+    Emulated processors need some 20 ms for what blkfront, blkback and DRBD do to 128 KiB, where
+    real ones need 0.1: so 2 ms of a device hardly show, 20 ms do, and all of it is noted.
+    """
     lab.alice.run("modprobe dm-delay")
-    table = lab.alice.out("dmsetup table vg0-deb1--data").split()
-    start, length, target, device, offset = table[:5]
+    start, length, target, device, offset = lab.alice.out("dmsetup table vg0-deb1--data").split()[:5]
     assert target == "linear"
-    lab.alice.run(
-        f"dmsetup suspend vg0-deb1--data && "
-        f"dmsetup reload vg0-deb1--data --table '{start} {length} delay {device} {offset} 2' && "
-        f"dmsetup resume vg0-deb1--data"
-    )
     guest = Guest(lab.alice, "deb1")
+
+    def delayed(milliseconds: int) -> None:
+        lab.alice.run(
+            f"dmsetup suspend vg0-deb1--data && dmsetup reload vg0-deb1--data --table "
+            f"'{start} {length} delay {device} {offset} {milliseconds}' && dmsetup resume vg0-deb1--data"
+        )
 
     def seconds(kib: int) -> float:
         said = debianguest.run(
             guest,
             f"echo {kib} > /sys/block/xvdb/queue/read_ahead_kb; echo 3 > /proc/sys/vm/drop_caches; "
-            "dd if=/dev/xvdb of=/dev/null bs=1M count=64 2>&1",
-            180,
+            "dd if=/dev/xvdb of=/dev/null bs=1M count=32 2>&1",
+            240,
         )
         found = re.search(r"copied, ([\d.]+) s", said)
         assert found, said
         return float(found[1])
 
     seconds(128)  # the first costs more: DRBD and blkback warm up
-    times = {kib: min(seconds(kib), seconds(kib)) for kib in (128, 4096)}
-    ratio = times[128] / times[4096]
-    print(
-        f"read-ahead: 64 MiB in {times[128]:.2f} s with 128 KiB, {times[4096]:.2f} s with 4096: {ratio:.2f}"
-    )
-    figures.note("sequential reads at 2 ms", kib_128=times[128], kib_4096=times[4096], ratio=round(ratio, 2))
-    record_property("ratio", ratio)
-    assert ratio >= 2.5
+    ratios = {}
+    for milliseconds in (0, 2, 20):
+        delayed(milliseconds)
+        times = {kib: min(seconds(kib), seconds(kib)) for kib in (128, 4096)}
+        ratios[milliseconds] = times[128] / times[4096]
+        figures.note(
+            f"32 MiB read in sequence, {milliseconds} ms beneath", kib_128=times[128], kib_4096=times[4096],
+            ratio=round(ratios[milliseconds], 2),
+        )  # fmt: skip
+    record_property("ratios", ratios)
+    assert ratios[20] >= 2.5 and ratios[2] > ratios[0]
 
 
 def values(host: Host) -> None:
@@ -440,7 +447,7 @@ def test_a_guests_own_volume_group_is_left_alone_and_demotes(lab: Lab) -> None:
         "lvcreate -qq -y -Wn -L 32M -n data guestvg && "
         "dd if=/dev/urandom of=/dev/guestvg/data bs=1M count=8 2>&1; "
         "sync; dmsetup ls",
-        120,
+        500,
     )
     assert "guestvg-data" in said, said
     for target, source in (("bob", lab.alice), ("alice", lab.bob)):
