@@ -342,9 +342,14 @@ def test_real_arrays_and_volumes_have_the_formulas_values(lab: Lab) -> None:
 
 
 @pytest.mark.layer("paired")
-def test_resync_is_faster_and_resync_rate_alone_does_nothing(lab: Lab, record_property: Any) -> None:
+def test_resync_is_faster_and_resync_rate_does_not_rule_it(lab: Lab, record_property: Any) -> None:
     """512 MiB of a resource with DRBD's defaults, with only resync-rate raised, and with
-    what a new resource gets; in one run, on the link as it is."""
+    what a new resource gets; in one run, on the link as it is.
+
+    With c-plan-ahead resync-rate is no rate: at its default of 250 KiB/s a resync goes many
+    times as fast. It says how much the controller asks for while nothing is in flight
+    (drbd_worker.c, drbd_rs_controller()), so raising it shortens the start.
+    """
     defaults = "--set-defaults"
     for host in lab.hosts:
         host.run("lvcreate -q -y -Wn -L 512M -n sync vg0; lvcreate -q -y -Wy -L 4M -n sync_meta vg0")
@@ -375,7 +380,8 @@ def test_resync_is_faster_and_resync_rate_alone_does_nothing(lab: Lab, record_pr
     ways = {
         "defaults": (defaults, defaults),
         "resync-rate alone": (f"{defaults} --resync-rate=700M", defaults),
-        "tuned": tuned,
+        # what stands in the files besides (resfile.py)
+        "tuned": (f"{defaults} --resync-rate=40M {tuned[0]}", f"{defaults} {tuned[1]}"),
     }
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(3):  # in turns: this machine's other work comes and goes
@@ -386,8 +392,8 @@ def test_resync_is_faster_and_resync_rate_alone_does_nothing(lab: Lab, record_pr
     print(said, taken)
     figures.note("resync of 512 MiB", **said)
     record_property("seconds", times)
-    assert 0.75 < times["resync-rate alone"] / times["defaults"] < 1.33
-    assert times["tuned"] <= times["defaults"] * 1.05
+    assert 512 * 1024 / times["defaults"] > 10 * 250, "KiB/s"
+    assert times["tuned"] < times["defaults"] * 0.8
 
 
 def settings_of(host: Host, resource: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ HEADER = "# xenhelper: resources of VM "
 _SECRET = re.compile(r'shared-secret "([0-9a-f]{32,64})";')
 
 # Steady settings, beside those of the link (knobs.py): the controller rules the resync
-# (c-plan-ahead), so resync-rate only says what would hold without it; a ping may wait
+# (c-plan-ahead), so resync-rate only says how it begins; a ping may wait
 # behind a slow link's queue, so it gets 3 s instead of 0.5.
 _DISK = (
     # the handler goes first, then it detaches (drbd_state.c)
