@@ -423,3 +423,19 @@ def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["tune", "--json"]) == 2
     assert main.main(["tune", "web1"]) == 2
     assert "--resync" in capsys.readouterr().err
+
+
+def test_dom0_is_known_without_xenfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "ROOT", str(tmp_path))
+    features = tmp_path / "sys/hypervisor/properties/features"
+    features.parent.mkdir(parents=True)
+    assert look.is_dom0() is False
+    features.write_text("000007ff\n")  # a guest
+    assert look.is_dom0() is False
+    features.write_text("00002eff\n")  # Debian 12's dom0, in a unit that is kept off the cgroups
+    assert look.is_dom0() is True
+    features.unlink()
+    capabilities = tmp_path / "proc/xen/capabilities"
+    capabilities.parent.mkdir(parents=True)
+    capabilities.write_text("control_d\n")
+    assert look.is_dom0() is True

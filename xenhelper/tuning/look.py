@@ -32,7 +32,7 @@ def host(
             errors.append((name, str(error)))
             return default
 
-    xen = "control_d" in read(paths.ROOT + "/proc/xen/capabilities")
+    xen = is_dom0()
     asked = settings.tuning
     meminfo = link.meminfo()
     used = (meminfo.get("MemTotal", 0) - meminfo.get("MemAvailable", 0)) // 1024
@@ -57,6 +57,18 @@ def host(
         devices=tuple(devices(records, known)),
         errors=tuple(errors),
     )
+
+
+def is_dom0() -> bool:
+    """Whether this is Xen's first domain. Systemd 252 (Debian 12) gives a unit that is kept off
+    the cgroups a /proc of its own, without xenfs: there the feature XENFEAT_dom0 tells
+    (xen/include/public/features.h, bit 11)."""
+    if "control_d" in read(paths.ROOT + "/proc/xen/capabilities"):
+        return True
+    try:
+        return bool(int(read(paths.ROOT + "/sys/hypervisor/properties/features"), 16) >> 11 & 1)
+    except ValueError:
+        return False
 
 
 def _xl(*words: str) -> str:
