@@ -126,11 +126,8 @@ def _reboots_and_moves(lab: Lab, guest: Guest) -> None:
 
 @pytest.mark.layer("debian")
 def test_sequential_reads_are_faster_by_far(lab: Lab, record_property: Any) -> None:
-    """A delay beneath the volume: what a disk with a queue costs. Buffered reads of xvdb.
-
-    Emulated processors need some 20 ms for what blkfront, blkback and DRBD do to 128 KiB, where
-    real ones need 0.1: so 2 ms of a device hardly show, 20 ms do, and all of it is noted.
-    """
+    """A delay beneath the volume: what a disk with a queue costs. Buffered reads of xvdb. With
+    other work on this machine the emulated processors hide 2 ms: it wants to be alone."""
     lab.alice.run("modprobe dm-delay")
     start, length, target, device, offset = lab.alice.out("dmsetup table vg0-deb1--data").split()[:5]
     assert target == "linear"
@@ -155,16 +152,20 @@ def test_sequential_reads_are_faster_by_far(lab: Lab, record_property: Any) -> N
 
     seconds(128)  # the first costs more: DRBD and blkback warm up
     ratios = {}
-    for milliseconds in (0, 2, 20):
+    for milliseconds in (0, 2, 10):
         delayed(milliseconds)
-        times = {kib: min(seconds(kib), seconds(kib)) for kib in (128, 4096)}
+        taken: dict[int, list[float]] = {128: [], 4096: []}
+        for _ in range(4):
+            for kib, each in taken.items():
+                each.append(seconds(kib))
+        times = {kib: min(each) for kib, each in taken.items()}
         ratios[milliseconds] = times[128] / times[4096]
         figures.note(
             f"32 MiB read in sequence, {milliseconds} ms beneath", kib_128=times[128], kib_4096=times[4096],
             ratio=round(ratios[milliseconds], 2),
         )  # fmt: skip
     record_property("ratios", ratios)
-    assert ratios[20] >= 2.5 and ratios[2] > ratios[0]
+    assert ratios[2] >= 2.5
 
 
 def values(host: Host) -> None:
