@@ -16,6 +16,7 @@ from xenhelper.errors import ConfigError, XenhelperError
 from xenhelper.tuning import settings
 from xenhelper.tuning.settings import Tuning
 
+MIGRATE = "migrate"
 SPEC = os.path.join(os.path.dirname(__file__), "xenhelper.conf.spec")
 
 
@@ -50,6 +51,7 @@ class Config:
     placement: tuple[tuple[str, str], ...] = ()
     oldest_data: int = 900
     priority: tuple[str, ...] = ()
+    at_shutdown: str = "shut-down"
     alerts: alertsettings.Alerts = alertsettings.DEFAULT
     textfile: str = ""
     tuning: Tuning = field(default_factory=Tuning)
@@ -236,6 +238,7 @@ def _build(parsed: Any, path: str, lines: list[str]) -> Config:
         placement=tuple(parsed["placement"].items()),
         oldest_data=parsed["takeover"]["oldest_data"],
         priority=tuple(parsed["takeover"]["priority"]),
+        at_shutdown=parsed["shutdown"]["guests"],
         alerts=alertsettings.build(parsed["alerts"]),
         textfile=parsed["metrics"]["textfile"],
         tuning=settings.build(parsed),

@@ -17,7 +17,8 @@ PORTS = (
     "drbd.verbs", "drbd.bringup", "drbd.adm", "volumes",
 )  # fmt: skip
 _PRIMITIVES = {
-    ("run", "run"), ("statefile", "write_atomically"), ("statefile", "remove"), ("peer.client", "ask"),
+    ("run", "run"), ("run", "shown"), ("statefile", "write_atomically"), ("statefile", "remove"),
+    ("peer.client", "ask"),
     ("xen.xenstore", "write"), ("xen.xenstore", "write_all"), ("xen.xenstore", "remove"),
 }  # fmt: skip
 _ROOT = os.path.dirname(__file__)

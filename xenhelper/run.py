@@ -115,6 +115,32 @@ def start(argv: "list[str]") -> "tuple[int, int]":
     return pid, out_r
 
 
+def shown(argv: "list[str]") -> int:
+    """Run ``argv`` with our own output and environment, until it ends by itself, however
+    long that takes (a migration); its exit status. What is typed to interrupt it is its own
+    to answer: we wait for what it makes of that. Raises CommandFailed when it can't start.
+    """
+    import signal
+
+    if os.path.exists(paths.CRASH_AT):
+        paths.crash("before")
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        pid = os.posix_spawn(
+            which(argv[0]),
+            argv,
+            {**os.environ, **ENV},
+            file_actions=[(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)],
+            setsigdef=(_SIGPIPE, _SIGINT, _SIGTERM),
+        )
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if os.path.exists(paths.CRASH_AT):
+        paths.crash("after")
+    return status
+
+
 def _collect(
     pid: int, out_fd: int, err_fd: int, in_fd: int, data: bytes, deadline: float
 ) -> "tuple[int | None, bytes, bytes]":

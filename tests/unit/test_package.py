@@ -74,7 +74,7 @@ def test_resources_survive_a_stop_of_their_unit() -> None:
 def test_setup_enables_only_units_that_are_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(half, "_said", lambda _: [])
     names = {re.sub("@.*[.]", "@.", line.split()[-1]) for line in half.enable_units("bob", True, False)}
-    assert len(names) == 7 and names <= {unit.name for unit in UNITS}
+    assert len(names) == 8 and names <= {unit.name for unit in UNITS}
 
 
 @pytest.mark.parametrize("verb", sorted(verbs.VERBS))

@@ -225,7 +225,7 @@ def apply(**more: Any) -> list[str]:
 
 def test_a_half_does_everything_once(root: Path, fake: Fake) -> None:
     half.handle({"op": "key"})
-    assert len(apply()) == 11
+    assert len(apply()) == 12
     assert apply() == []
     assert half.handle({"op": "key"})["changed"] == []
     found = config.load()
@@ -241,7 +241,7 @@ def test_a_half_does_everything_once(root: Path, fake: Fake) -> None:
 
 def test_a_dry_run_tells_and_touches_nothing(root: Path, fake: Fake) -> None:
     assert half.handle({"op": "key", "dry_run": True})["public"] == ""
-    assert len(apply(dry_run=True, public="")) == 11
+    assert len(apply(dry_run=True, public="")) == 12
     assert not [path for path in root.rglob("*") if path.is_file() or path.is_symlink()]
     assert not fake.enabled
 

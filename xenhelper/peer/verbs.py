@@ -107,6 +107,7 @@ VERBS: dict[str, tuple[str, str, dict[str, object]]] = {
     "grow-volumes": ("xenhelper.grow", "serve_volumes", {"vm": str, "resource": str, "id": str, "size": int}),
     "grow-finish": ("xenhelper.grow", "serve_finish", {"vm": str, "resource": str, "id": str}),
     "grow-state": ("xenhelper.grow", "serve_state", {"vm": str, "id": str}),
+    "room": ("xenhelper.evacuate", "serve_room", {}),
     "runs": ("xenhelper.destination", "serve_runs", {"vm": str}),
 }
 

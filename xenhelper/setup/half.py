@@ -159,7 +159,7 @@ def unit_names(peer: str) -> list[str]:
     """What setup enables for a pair."""
     units = ["xenhelper-resources.service", f"xenhelper-peer@{peer}.service", "xenhelper-tune.service"]
     units += ["xenhelper-watch.service", "xenhelper-reconcile.timer", "xenhelper-alert.path"]
-    return [*units, "xenhelper-verify.timer"]
+    return [*units, "xenhelper-verify.timer", "xenhelper-evacuate.service"]
 
 
 def enable_units(peer: str, dry_run: bool, restart: bool) -> list[str]:
