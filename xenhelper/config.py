@@ -85,6 +85,17 @@ class Config:
         )
 
 
+def check_name(settings: Config, name: str) -> None:
+    """Raises ConfigError when this host, which is called ``name`` now, was given another one
+    since it was set up: DRBD wouldn't find its section in the resource files any more."""
+    if settings.host != name:
+        raise ConfigError(
+            f"{paths.CONFIG} and the resource files are for {settings.host}, and this host is called {name} "
+            "now",
+            f"give it its name back: `hostnamectl hostname {settings.host}`",
+        )
+
+
 def load(path: str = "") -> Config:
     """The configuration at ``path`` (paths.CONFIG). Raises ConfigError."""
     where = path or paths.CONFIG

@@ -4,12 +4,13 @@ Everything here reads (our configuration and records, LVM, the peer's own word) 
 nothing is changed. xenhelper.replicate acts on the outcome.
 """
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from xenhelper import allocate, config, names, policy, provision, replicate_peer, vmfile, volumes
+from xenhelper import allocate, config, lost, names, policy, provision, replicate_peer, vmfile, volumes
 from xenhelper.drbd import proc, resfile
 from xenhelper.errors import Refused, XenhelperError
 from xenhelper.peer.client import ask
@@ -92,6 +93,7 @@ def rules(settings: config.Config) -> policy.Rules:
 def consider(request: Request) -> Considered:
     """Decide what becomes of each disk. Raises Refused, UsageError, XenhelperError."""
     settings = config.load()
+    config.check_name(settings, os.uname().nodename)
     vm = request.vm
     if policy.excluded(vm, rules(settings)):
         left = [
@@ -112,6 +114,10 @@ def consider(request: Request) -> Considered:
     facts = policy.Facts(tuple(known), records, beneath)
     decisions = policy.decide(vm, request.parsed.disks, rules(settings), facts)
     for item in policy.refusals(decisions):
+        for record in records.values():
+            gone = lost.explain(record, item.path, known) if record.get("volume") == item.path else None
+            if gone is not None and item.volume is None:
+                raise Refused(f"{vm}: disk {item.vdev}: {gone.what}", gone.do)
         raise Refused(f"{vm}: disk {item.vdev}: {item.reason}", _advice(item, own))
     peer = ""
     if any(item.action == policy.REPLICATE for item in decisions):

@@ -70,6 +70,7 @@ def _ought(settings: config.Config, path: str) -> bool:
 def _checked(domain: description.Description, host: str) -> Window:
     """Everything that can be known before anything changes. Raises Refused."""
     settings = config.load()
+    config.check_name(settings, os.uname().nodename)
     vm = domain.vm
     if vm != domain.name:
         raise Refused(f"{domain.name} is in the middle of a migration", "see `xenhelper status`")

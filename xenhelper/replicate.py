@@ -202,6 +202,7 @@ def _again(found: Considered) -> Outcome:
     request = found.request
     text, specs = rewrite.rewritten(found, found.keep)
     outcome = Outcome(found, tuple(specs))
+    _mention_left(found)
     record = vmfile.record(request.vm)
     if not request.stored:
         rewrite.prove(found, text, specs, found.keep)
@@ -271,6 +272,17 @@ def _rename(found: Considered, resources: Mapping[str, str], message: dict[str, 
         message["vdevs"] = moved
 
 
+def _mention_left(found: Considered) -> None:
+    """Resources whose disks somebody took out of the config: nothing of them is given up."""
+    for name, record in found.records.items():
+        if record.get("vm") == found.request.vm and name not in found.keep.values():
+            vm = found.request.vm
+            warn(
+                f"{vm}: {record['volume']} (disk {record.get('vdev')}) isn't in its config any more and "
+                f"stays replicated as {name}; `xenhelper forget {vm}` and a new create leave it alone"
+            )
+
+
 def _mention_missing(found: Considered, there: Look) -> None:
     if there.missing:
         warn(f"{found.request.vm} couldn't run on {found.peer}, which lacks {', '.join(there.missing)}")
@@ -281,7 +293,7 @@ def make_plan(found: Considered, there: Look, slots: Sequence[allocate.Slot]) ->
     request, settings = found.request, found.settings
     peer = settings.peer(found.peer)
     text = resfile.read(request.vm) or ""
-    disks = [_existing(record, text) for record in found.records.values() if record.get("vm") == request.vm]
+    disks = [existing(record, text) for record in found.records.values() if record.get("vm") == request.vm]
     knobs = link.for_pair(link.facts(settings, peer), there.link)
     by_vdev = {slot.vdev: slot for slot in slots}
     for item in found.fresh:
@@ -299,8 +311,9 @@ def make_plan(found: Considered, there: Look, slots: Sequence[allocate.Slot]) ->
     return Plan(os.urandom(8).hex(), request.vm, *ends, settings.protocol, tuple(disks))
 
 
-def _existing(record: Mapping[str, str], text: str) -> Disk:
-    """``text``: the resource file as it stands."""
+def existing(record: Mapping[str, str], text: str) -> Disk:
+    """A disk that is replicated already, for a plan. ``text``: the resource file as it
+    stands. Raises XenhelperError."""
     secrets, knobs = resfile.secrets(text), resfile.knobs(text)
     here, there = volumes.split_path(record["volume"]), volumes.split_path(record["peer_volume"])
     name = record["resource"]

@@ -6,18 +6,38 @@ the old record or the new one. No library: the block script reads them too.
 """
 
 import _thread
+import errno
 import os
 
 from xenhelper import paths
 from xenhelper.errors import XenhelperError
 
 MAX_BYTES = 65536
+_FULL = "make room there (`df` shows how much), then again"
+_ADVICE = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EROFS: "its file system is read-only: `dmesg` says why, `mount -o remount,rw` ends it",
+}
 
 
 def write_atomically(path: str, data: bytes, mode: int = 0o600) -> None:
-    """Replace ``path`` durably by ``data``; creates missing folders with mode 0700."""
+    """Replace ``path`` durably by ``data``; creates missing folders with mode 0700.
+
+    Raises XenhelperError, and the old file stays, when the disk is full or read-only."""
     if os.path.exists(paths.CRASH_AT):
         paths.crash("before")
+    try:
+        _replace(path, data, mode)
+    except OSError as error:
+        raise XenhelperError(
+            f"{path} can't be written: {error.strerror}", _ADVICE.get(error.errno or 0, "")
+        ) from error
+    if os.path.exists(paths.CRASH_AT):
+        paths.crash("after")
+
+
+def _replace(path: str, data: bytes, mode: int) -> None:
     folder = os.path.dirname(path)
     os.makedirs(folder, mode=0o700, exist_ok=True)
     temporary = f"{folder}/.{os.path.basename(path)}.{_thread.get_native_id()}.tmp"
@@ -39,8 +59,6 @@ def write_atomically(path: str, data: bytes, mode: int = 0o600) -> None:
             pass
         raise
     sync_folder(folder)
-    if os.path.exists(paths.CRASH_AT):
-        paths.crash("after")
 
 
 def sync_folder(folder: str) -> None:
@@ -57,9 +75,15 @@ def remove(path: str) -> None:
     if os.path.exists(paths.CRASH_AT):
         paths.crash("before")
     try:
+        if not os.path.lexists(path):
+            return  # unlink() of nothing fails on a read-only file system
         os.unlink(path)
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise XenhelperError(
+            f"{path} can't be removed: {error.strerror}", _ADVICE.get(error.errno or 0, "")
+        ) from error
     sync_folder(os.path.dirname(path))
     if os.path.exists(paths.CRASH_AT):
         paths.crash("after")

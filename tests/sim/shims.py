@@ -62,6 +62,8 @@ class Path:
         host = me().host
         return path in host.files.live or host.files.is_folder(path) or path.startswith("/dev/")
 
+    lexists = exists
+
     @staticmethod
     def isfile(path: str) -> bool:
         return path in me().host.files.live

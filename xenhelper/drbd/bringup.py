@@ -8,7 +8,7 @@ import os
 
 from xenhelper import names, paths, statefile
 from xenhelper.drbd import events
-from xenhelper.errors import XenhelperError
+from xenhelper.errors import CommandFailed, XenhelperError
 from xenhelper.run import run
 
 
@@ -24,14 +24,39 @@ def adm(vm: str, *words: str, timeout: float = 20.0) -> None:
         raise XenhelperError(
             f"{vm}: {path} is missing", "`xenhelper reconcile` or copy it from the other host"
         )
+    _check_names_us(vm, path)
     # -c FILE: drbdadm(8); the file itself is a whole configuration
     run(["drbdadm", "-c", path, *words], timeout=timeout)
 
 
+def _check_names_us(vm: str, path: str) -> None:
+    """DRBD finds its own section by the host's name: one that was changed finds none."""
+    host = os.uname().nodename
+    with open(path, encoding="utf-8", errors="replace") as file:
+        hosts = [line.split('"')[1] for line in file if line.startswith('    on "')]
+    if hosts and host not in hosts:
+        raise XenhelperError(
+            f"{vm}: {path} is for {' and '.join(sorted(set(hosts)))}, and this host is called {host} now",
+            "give it its name back: `hostnamectl hostname NAME`",
+        )
+
+
 def up(vm: str, resource: str) -> None:
     """Attach and connect one resource; two-primaries is no by its file. Doesn't wait for
-    the peer. Running it on a resource that is up changes nothing. Raises CommandFailed."""
-    adm(vm, "adjust", names.check_resource(resource))
+    the peer. Running it on a resource that is up changes nothing. Raises XenhelperError."""
+    try:
+        adm(vm, "adjust", names.check_resource(resource))
+    except CommandFailed as error:
+        raise _explained(resource, error) from error
+
+
+def _explained(resource: str, error: CommandFailed) -> XenhelperError:
+    """A volume that was renamed or removed, in a line of its own; else what DRBD said."""
+    from xenhelper import lost, volumes
+
+    record = statefile.read(f"{paths.RESOURCES}/{resource}") or {}
+    path = lost.missing(record)
+    return (lost.explain(record, path, volumes.volumes()) if path else None) or error
 
 
 def first_up(vm: str, resource: str) -> None:

@@ -148,6 +148,11 @@ def _disk(
         "sync_percent": sync_percent(state) if state else None,  # and what more.py adds to it
         "out_of_sync_bytes": state.out_of_sync if state else None,
     }
+    gone = world.gone.get(name)
+    if gone:
+        what = f"{vm} {disk['vdev']}: there is no {gone} any more: {name} won't come up after the next boot"
+        do = f"was it renamed? `lvs -o lv_full_name,lv_tags | grep {name}` shows it; `lvrename` it back"
+        problems.append(_problem(ERROR, vm, what, do))
     disk |= more.about(world, disk, state)
     problems += _disk_problems(
         vm, disk, state, record.get("protocol") or world.protocol, migrating, world.splits

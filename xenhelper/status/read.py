@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from xenhelper import beneath, intents, names, paths, statefile
+from xenhelper import beneath, intents, lost, names, paths, statefile
 from xenhelper.drbd import events, proc, show
 from xenhelper.errors import ConfigError, XenhelperError
 from xenhelper.verify import results
@@ -45,6 +45,7 @@ class World:
     working: set[str] = field(default_factory=set)
     splits: dict[str, tuple[dict[str, object], dict[str, object] | None]] = field(default_factory=dict)
     wanted: list[str] = field(default_factory=list)
+    gone: dict[str, str] = field(default_factory=dict)
     writers_beneath: list[beneath.Finding] = field(default_factory=list)
     notes: list[tuple[str, str, str]] = field(default_factory=list)
 
@@ -68,6 +69,7 @@ def world() -> World:
         found.writers_beneath = _or(found, beneath.scan, [])
         found.splits = _or(found, lambda: _splits(found), {})
     found.wanted = _or(found, lambda: statefile.names(paths.RUN + "/wanted"), [])
+    found.gone = {name: path for name, record in found.records.items() if (path := lost.missing(record))}
     _configured(found)
     _xendomains(found)
     _or(found, lambda: _foreign_files(found), None)
@@ -91,7 +93,9 @@ def _configured(found: World) -> None:
     from xenhelper import config
 
     try:
-        found.protocol = config.load().protocol
+        settings = config.load()
+        found.protocol = settings.protocol
+        config.check_name(settings, os.uname().nodename)
     except ConfigError as error:
         found.notes.append(("error", error.what, error.do))
 

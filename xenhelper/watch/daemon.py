@@ -58,7 +58,7 @@ class Watcher:
         now = time.monotonic()
         try:
             self._tracker.tick(world.states, world.records, world.now)
-        except OSError as error:
+        except (XenhelperError, OSError) as error:
             log.event("failed", f"watch: {error}", log.WARNING)
         if self._rounds.look(world.states, world.records, domains_changed, bool(world.intents), now):
             rounds.start()
