@@ -120,6 +120,8 @@ class Plan:
             "peer_volume": _paths(disk.peer_group, disk)[0],
             "size_bytes": str(disk.size),
             "protocol": self.protocol,
+            "secret": disk.secret,
+            "knobs": json.dumps(disk.knobs.to_json()),
             "created": created,
         }
 

@@ -144,6 +144,13 @@ def _vm(vm: str, records: "list[dict[str, str]]", here: "list[domains.Domain]", 
     left: "list[str]" = []
     if _interrupted(vm, dry_run):
         return left  # the records are others now: the next round looks at them
+    if records and not os.path.exists(bringup.vm_file(vm)):
+        if dry_run:
+            left.append(f"{vm}: {bringup.vm_file(vm)} is gone; it would be written anew")
+        else:
+            from xenhelper import rebuild
+
+            rebuild.resource_file(vm)
     if domains.migrating(vm):
         return left  # xl was called past the shim, or goes on without it
     if not here:

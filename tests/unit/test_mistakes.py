@@ -1,6 +1,7 @@
 """Lost volumes and files, new addresses, disks full or read-only: each its own line."""
 
 import errno
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,22 @@ from typing import Any
 import pytest
 
 from tests.unit.fakes.hosts import GIB, World
-from xenhelper import config, insync, lost, statefile, takeover, volumes
-from xenhelper.errors import XenhelperError
+from xenhelper import (
+    config,
+    described,
+    insync,
+    intents,
+    lost,
+    readdress,
+    rebuild,
+    statefile,
+    takeover,
+    volumes,
+)
+from xenhelper.drbd import resfile
+from xenhelper.drbd.knobs import Knobs
+from xenhelper.errors import Refused, XenhelperError
+from xenhelper.plan import Disk, Plan
 
 RECORD = {
     "resource": "web1-xvda",
@@ -115,6 +130,112 @@ def settings(**changes: Any) -> config.Config:
     return config.Config(**{**values, **changes})
 
 
+def test_new_addresses_are_given_to_that_peers_resources_only() -> None:
+    peer = settings().peers["bob"]
+    other = {**RECORD, "resource": "x", "peer": "carol"}
+    due = readdress.due(peer, {"web1-xvda": dict(RECORD), "x": other})
+    assert list(due) == ["web1-xvda"]
+    assert due["web1-xvda"] == {
+        **RECORD,
+        "address": "ipv4:10.97.0.1:7800",
+        "peer_address": "ipv4:10.97.0.2:7800",
+    }
+    assert readdress.due(peer, due) == {}
+
+
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """web1-xvda at its old addresses, its link's settings tuned; what was brought up."""
+    for name in ("RESOURCES", "INTENTS", "LOCKS", "DRBD_D"):
+        monkeypatch.setattr(readdress.paths, name, str(tmp_path / name.lower()))
+    up: list[str] = []
+    monkeypatch.setattr(readdress.config, "load", settings)
+    monkeypatch.setattr(readdress.domains, "migrating", lambda vm: False)
+    monkeypatch.setattr(readdress.bringup, "up", lambda vm, name: up.append(name))
+    statefile.write(f"{readdress.paths.RESOURCES}/web1-xvda", RECORD)
+    tuned = resfile.with_knobs(resfile.render("web1", rebuild.entries([RECORD])), Knobs(c_max_rate=2048))
+    statefile.write_atomically(resfile.path("web1"), tuned.encode())
+    return up
+
+
+def test_resources_follow_their_addresses_and_keep_the_rest(alone: list[str]) -> None:
+    before = Path(resfile.path("web1")).read_text()
+    line = ["replicate web1 from 10.97.0.1 to 10.97.0.2"]
+    assert readdress.here("bob", dry=True) == line
+    assert Path(resfile.path("web1")).read_text() == before and alone == []
+    assert readdress.here("bob") == line and alone == ["web1-xvda"]
+    assert Path(resfile.path("web1")).read_text() == before.replace("10.99.0.", "10.97.0.")
+    assert readdress.here("bob") == [] and alone == ["web1-xvda"]
+
+
+def test_what_could_not_follow_does_so_when_setup_runs_again(
+    alone: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = Path(resfile.path("web1")).read_text()
+    intents.write("grow", "web1")
+    with pytest.raises(Refused, match="web1: a grow isn't finished"):
+        readdress.here("bob")
+    assert Path(resfile.path("web1")).read_text() == before
+    intents.remove("grow", "web1")
+
+    def fail(vm: str, name: str) -> None:
+        raise XenhelperError("drbdadm failed")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(readdress.bringup, "up", fail)
+        with pytest.raises(XenhelperError, match="drbdadm failed"):
+            readdress.here("bob")
+    assert len(readdress.here("bob")) == 1 and alone == ["web1-xvda"]
+
+
+def test_the_settings_of_the_link_are_kept() -> None:
+    slow, slower = Knobs(c_max_rate=20 * 1024), Knobs(c_max_rate=2 * 1024)
+    record = {**RECORD, "knobs": json.dumps(slow.to_json())}
+    text = resfile.render("web1", rebuild.entries([record]))
+    assert resfile.knobs(text) == {"web1-xvda": slow}
+    # what was tuned since stands in the file
+    tuned = resfile.with_knobs(text, slower)
+    assert resfile.render("web1", rebuild.entries([record], tuned)) == tuned
+    assert rebuild.entries([RECORD])[0].knobs == Knobs()
+    for broken in ({"secret": "no"}, {"minor": "x"}, {"knobs": '{"c_max_rate": 0}'}, {"knobs": "[]"}):
+        with pytest.raises(XenhelperError, match="web1-xvda"):
+            resfile.render("web1", rebuild.entries([{**record, **broken}]))
+
+
+def told_by_bob(**changes: Any) -> dict[str, Any]:
+    disk = Disk("xvda", "web1-xvda", 1000, 7800, GIB, "vg1", "vg0", "web1", "0" * 32, 0, 0, False)
+    theirs = Plan("ab", "web1", "bob", "10.97.0.2", "alice", "10.97.0.1", "A", (disk,))
+    answer = {"plan": theirs.to_json(), "disks": {"web1-xvda": "UpToDate"}, "config": "/dev/null"}
+    return {**answer, "text": "", "sha256": "", "last_ran": "bob", **changes}
+
+
+def test_what_the_peer_tells_is_checked() -> None:
+    told = described.checked(settings(), "web1", "bob", told_by_bob())
+    assert (told.plan.host, told.plan.disks[0].group, told.states) == (
+        "alice",
+        "vg0",
+        {"web1-xvda": "UpToDate"},
+    )
+    elsewhere = told_by_bob(config="/etc/passwd", text="name = 'web1'\n")
+    assert described.checked(settings(), "web1", "bob", elsewhere).config == ""
+    plan = told_by_bob()["plan"]
+    moved = {**plan, "address": "10.99.0.2"}
+    fresh = {**plan, "resources": [{**plan["resources"][0], "fresh": True, "meta_size": 1 << 22}]}
+    for changes in (
+        {"plan": moved},
+        {"plan": {**plan, "vm": "web2"}},
+        {"plan": {**plan, "peer": "carol"}},
+        {"plan": {**fresh, "resources": [{**fresh["resources"][0], "peer_meta_size": 1 << 22}]}},
+        {"plan": None},
+        {"disks": []},
+        {"sha256": "x\ny"},
+        {"last_ran": "a b"},
+        {"text": 5},
+    ):
+        with pytest.raises(XenhelperError):
+            described.checked(settings(), "web1", "bob", told_by_bob(**changes))
+
+
 def test_another_host_name_is_said() -> None:
     config.check_name(settings(), "alice")
     with pytest.raises(XenhelperError, match="are for alice, and this host is called alicia now"):
@@ -135,6 +256,54 @@ def world(tmp_path: Path) -> World:
     return made
 
 
+def test_a_deleted_resource_file_is_rendered_from_the_records(world: World) -> None:
+    before = world.read("alice", "etc/drbd.d/web1.res")
+    (world.folder / "alice/etc/drbd.d/web1.res").unlink()
+    assert world.run("alice", "resfile", "web1").stdout.strip() == "True"
+    assert world.read("alice", "etc/drbd.d/web1.res") == before
+    assert world.run("alice", "resfile", "web1").stdout.strip() == "False"
+
+
+def test_a_reinstalled_host_gets_all_back_from_tags_and_peer(world: World) -> None:
+    kept = {name: text for name, text in world.files("bob").items() if "web1" in name}
+    for name in kept:
+        (world.folder / "bob" / name).unlink()
+    dry = world.run("bob", "cli", "reconcile", "--from-volumes", "--dry-run")
+    assert dry.returncode == 0 and "records of web1-xvda, web1-xvdb" in dry.stdout, dry.stderr
+    assert not [name for name in world.files("bob") if "web1" in name]
+    done = world.run("bob", "cli", "reconcile", "--from-volumes")
+    assert done.returncode == 0, done.stderr
+    found = {name: text for name, text in world.files("bob").items() if "web1" in name}
+    assert found.keys() == kept.keys()
+    for name, text in kept.items():
+        own = {line for line in text.splitlines() if not line.startswith(("run=", "created="))}
+        assert own <= set(found[name].splitlines()), name
+    assert "nothing is missing" in world.run("bob", "cli", "reconcile", "--from-volumes").stdout
+    assert world.run("bob", "create", "/etc/xen/web1.cfg").returncode == 0
+
+
+def test_tags_that_contradict_the_peer_are_refused_and_nothing_is_written(world: World) -> None:
+    for name in [name for name in world.files("bob") if "web1" in name]:
+        (world.folder / "bob" / name).unlink()
+    tags = world.volumes("bob")["vg0/web1"]["tags"]
+    changed = [tag.replace("minor=1000", "minor=1007") for tag in tags]
+    world.edit_volume("bob", "vg0/web1", tags=changed)
+    failed = world.run("bob", "cli", "reconcile", "--from-volumes")
+    assert failed.returncode == 1 and "alice says minor 1000" in failed.stderr
+    world.edit_volume("bob", "vg0/web1", tags=[])
+    failed = world.run("bob", "cli", "reconcile", "--from-volumes")
+    assert failed.returncode == 1 and "no volume is marked so" in failed.stderr
+    assert not [name for name in world.files("bob") if "web1" in name]
+
+
+def test_volumes_without_our_whole_tags_are_nobodys() -> None:
+    whole = volume("web1")
+    other = volumes.Volume("vg0", "x", GIB, ("xenhelper.vm=web1", "xenhelper.resource=web1-xvdb"))
+    odd = volumes.Volume("vg0", "y", GIB, tuple(tag.replace("web1", "../x") for tag in whole.tags))
+    found = rebuild.by_vm([whole, other, odd, volume("web1_xhmeta"), volumes.Volume("vg0", "z", GIB)])
+    assert {vm: [item.volume.name for item in items] for vm, items in found.items()} == {"web1": ["web1"]}
+
+
 def test_a_disk_taken_out_of_the_config_is_told_of(world: World) -> None:
     path = world.folder / "alice/etc/xen/web1.cfg"
     text = path.read_text()
@@ -147,8 +316,6 @@ def test_a_disk_taken_out_of_the_config_is_told_of(world: World) -> None:
 
 
 def test_a_renamed_volume_names_its_tag(world: World) -> None:
-    import json
-
     path = world.folder / "alice.lvm.json"
     state = json.loads(path.read_text())
     state["volumes"]["vg0/old"] = state["volumes"].pop("vg0/web1")
@@ -169,3 +336,12 @@ def test_a_file_for_other_hosts_is_said_before_drbdadm_is_asked(
     (tmp_path / "web1.res").write_text('resource "r" {\n    on "alicia" {\n    }\n    on "bob" {\n    }\n}\n')
     with pytest.raises(XenhelperError, match="web1.res is for alicia and bob, and this host is called"):
         bringup.adm("web1", "adjust", "r")
+
+
+def test_refused_is_what_contradicting_volumes_are() -> None:
+    disk = Disk("xvda", "web1-xvda", 1000, 7800, GIB, "vg0", "vg1", "web1", "0" * 32, 0, 0, False)
+    here = Plan("ab", "web1", "alice", "10.99.0.1", "bob", "10.99.0.2", "A", (disk,))
+    tagged = rebuild.by_vm([volume("web1")])["web1"]
+    rebuild.check(here, tagged)
+    with pytest.raises(Refused, match="lvrename"):
+        rebuild.check(here, rebuild.by_vm([volume("renamed")])["web1"])

@@ -1,5 +1,6 @@
 """`tune --resync`: the file on both hosts and what runs, made whole whatever interrupts it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,8 @@ def test_both_hosts_get_it_once(pair: Pair) -> None:
     assert failed == [] and len(changed) == 1 and "c-max-rate 715M" in changed[0]
     assert resfile.knobs(file()) == {"web1-xvda": FAST}
     assert resfile.secrets(file()) == resfile.secrets(before)
+    record = statefile.read(f"{paths.RESOURCES}/web1-xvda") or {}
+    assert json.loads(record["knobs"]) == FAST.to_json(), "for a file that is lost"
     assert ("tune-resync", {"vm": "web1", "knobs": FAST.to_json()}) in pair.asked
     assert [argv[:3] for argv in pair.ran] == [
         ["drbdsetup", "disk-options", "1000"],

@@ -20,7 +20,9 @@ def check(pair: Pair) -> list[Finding]:
             continue
         missing = here.host if not mine else there.host if not theirs else ""
         good = there.host if missing == here.host else here.host
-        if path.endswith(".res"):
+        if path.endswith(".res") and missing:
+            do = f"`xenhelper reconcile` on {missing} writes it anew"
+        elif path.endswith(".res"):
             do = f"`scp -p root@{good}:{path} {path}` on the other, then `xenhelper reconcile` there"
         elif missing:
             do = f"`scp -p root@{good}:{path} {path}` on {missing}"
@@ -58,5 +60,5 @@ def _lone(name: str, record: "dict[str, str]", knows: str, not_: str) -> Finding
         vm,
         f"{name} is known on {knows} and not on {not_}",
         f"if {vm} isn't to be replicated any more: `xenhelper forget {vm}` on {knows}; else "
-        "`xenhelper reconcile`",
+        f"`xenhelper reconcile --from-volumes` on {not_}",
     )

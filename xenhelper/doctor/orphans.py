@@ -53,7 +53,7 @@ def check(pair: Pair) -> list[Finding]:
                     ERROR,
                     owner,
                     f"{name} has no resource file",
-                    f"copy /etc/drbd.d/{owner}.res from {record.get('peer')}, then `xenhelper reconcile`",
+                    "`xenhelper reconcile` writes it anew",
                 )
             if "tagged" not in unread:
                 for key in ("volume", "meta"):

@@ -99,6 +99,7 @@ VERBS: dict[str, tuple[str, str, dict[str, object]]] = {
             "vdevs?": dict,
         },
     ),
+    "replicate-describe": ("xenhelper.described", "serve", {"vm": str}),
     "replicate-forget": ("xenhelper.forget", "serve", {"vm": str, "delete": bool, "dry": bool}),
     # resync settings of existing resources
     "tune-link": ("xenhelper.tuning.resync", "serve_link", {"vm": str}),

@@ -71,8 +71,18 @@ def _apply(request: dict[str, Any]) -> dict[str, Any]:
     changed += _know(peer, [str(key) for key in request["host_keys"]], dry_run)
     changed += link_shim(dry_run)
     changed += _xendomains(dry_run)
+    changed += _addresses(peer, dry_run, after != before)
     changed += enable_units(peer, dry_run, restart=after != before)
     return {"changed": changed}
+
+
+def _addresses(peer: str, dry_run: bool, changed: bool) -> list[str]:
+    """Resources that replicate with the peer follow its addresses."""
+    if dry_run and changed:
+        return []  # what they become stands in no file yet
+    from xenhelper import readdress
+
+    return readdress.here(peer, dry_run)
 
 
 def _keep_groups(before: str, changes: dict[str, Any]) -> dict[str, Any]:

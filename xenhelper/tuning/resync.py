@@ -10,7 +10,7 @@ import json
 import os
 from typing import Any
 
-from xenhelper import config, intents, log, names, provision, statefile
+from xenhelper import config, intents, log, names, paths, provision, statefile
 from xenhelper.config import Config
 from xenhelper.drbd import bringup, events, resfile, show
 from xenhelper.drbd import knobs as knobs_of
@@ -100,8 +100,12 @@ def here(vm: str, wanted: Knobs) -> None:
         except XenhelperError:
             statefile.write_atomically(resfile.path(vm), text.encode())
             raise
+    knobs = json.dumps(wanted.to_json())
     for name, record in provision.vm_records(vm).items():
         _set(name, int(record["minor"]), wanted)
+        if record.get("knobs") != knobs:
+            # a file that is lost comes back from the record (rebuild.py)
+            statefile.write(f"{paths.RESOURCES}/{name}", {**record, "knobs": knobs})
     log.event("note", f"{vm}: its resources have the settings of the link now", vm=vm)
 
 

@@ -206,6 +206,10 @@ def main() -> int:
             print(json.dumps(create.main(["create", *rest])))
         elif what == "recover":
             print(forget.recover(rest[0]) or replicate_peer.recover(rest[0]) or grow.recover(rest[0]))
+        elif what == "resfile":
+            from xenhelper import rebuild
+
+            print(rebuild.resource_file(rest[0]))
         elif what == "cli":
             from xenhelper.cli import main as cli
 
