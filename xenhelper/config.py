@@ -69,20 +69,15 @@ class Config:
             )
         return found
 
-    def peer_for(self, vm: str) -> Peer:
-        """The host that takes ``vm``'s replica: the first pattern in [placement] that
-        fits, else the only peer. Raises ConfigError."""
+    def peers_for(self, vm: str) -> list[Peer]:
+        """Who may take ``vm``'s replica: the one that the first fitting pattern in
+        [placement] names, else every peer. Raises ConfigError when there is none."""
         for pattern, name in self.placement:
             if fnmatch.fnmatchcase(vm, pattern):
-                return self.peer(name)
-        if len(self.peers) == 1:
-            return next(iter(self.peers.values()))
+                return [self.peer(name)]
         if not self.peers:
             raise ConfigError(f"{paths.CONFIG} names no peer", "xenhelper setup PEER")
-        raise ConfigError(
-            f"{vm}: which of {', '.join(sorted(self.peers))} takes the replica isn't said",
-            f"add a line `{vm} = PEER` to [placement] in {paths.CONFIG}",
-        )
+        return [self.peers[name] for name in sorted(self.peers)]
 
 
 def check_name(settings: Config, name: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from xenhelper import allocate, config, lost, names, policy, provision, replicate_peer, vmfile, volumes
 from xenhelper.drbd import proc, resfile
-from xenhelper.errors import Refused, XenhelperError
+from xenhelper.errors import PeerFailed, PeerUnreachable, Refused, XenhelperError
 from xenhelper.peer.client import ask
 from xenhelper.xen import vmconfig
 
@@ -154,7 +154,51 @@ def _peer_of(
                 f"{vm} is replicated with {peer}, not with {wanted}", f"xenhelper forget {vm} first"
             )
         return settings.peer(peer).name
-    return settings.peer(wanted).name if wanted else settings.peer_for(vm).name
+    if wanted:
+        return settings.peer(wanted).name
+    able = settings.peers_for(vm)
+    if len(able) == 1:
+        return able[0].name
+    new = [item.volume for item in decisions if item.action == policy.REPLICATE and item.volume]
+    return _roomiest(vm, able, new)
+
+
+def _roomiest(vm: str, able: Sequence[config.Peer], wanted: Sequence[volumes.Volume]) -> str:
+    """Of several peers, the one that would have the most space left. Raises PeerUnreachable
+    when none answers, Refused when none has the room."""
+    need: dict[str, dict[str, int]] = {}
+    for peer in able:
+        sizes: dict[str, int] = {}
+        for volume in wanted:
+            group = peer.volume_groups.get(volume.group, "")
+            sizes[group] = sizes.get(group, 0) + volume.size + volumes.meta_bytes(volume.size, 1 << 20)
+        if "" not in sizes:
+            need[peer.name] = sizes
+    free: dict[str, dict[str, int]] = {}
+    silent = []
+    for name in need:
+        try:
+            free[name] = _free(ask(name, "facts", {}, timeout=10.0).get("volume_groups"))
+        except (PeerUnreachable, PeerFailed) as error:
+            silent.append(error.what)
+    if not free and silent:
+        raise PeerUnreachable(f"no peer that could take {vm}'s replica answers: {'; '.join(silent)}")
+    chosen = policy.roomiest(need, free)
+    if not chosen:
+        raise Refused(
+            f"{vm}: none of {', '.join(peer.name for peer in able)} has room for its replica",
+            "make room there, or name one: `xenhelper replicate CFG --peer HOST` says what it lacks",
+        )
+    return chosen
+
+
+def _free(groups: Any) -> dict[str, int]:
+    """Free bytes of a peer's volume groups; what can't be read has none (``look`` asks the
+    chosen one again, exactly)."""
+    if not isinstance(groups, dict):
+        return {}
+    free = {name: facts.get("free") for name, facts in groups.items() if isinstance(facts, dict)}
+    return {name: size for name, size in free.items() if isinstance(size, int)}
 
 
 def look(found: Considered, timeout: float = 20.0, tidy: bool = False) -> Look:

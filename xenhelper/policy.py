@@ -151,6 +151,19 @@ def _by_rules(result: Any, volume: Volume, vdev: str, rules: Rules) -> Decision:
     return decision
 
 
+def roomiest(need: Mapping[str, Mapping[str, int]], free: Mapping[str, Mapping[str, int]]) -> str:
+    """The peer of ``free`` whose fullest volume group would have the most bytes left once
+    it holds what is ``need``ed there, the first by name of equals; '' when none has room.
+    Both by peer, then by its volume group."""
+    left = {
+        peer: min(free[peer].get(group, -1) - size for group, size in sizes.items())
+        for peer, sizes in need.items()
+        if peer in free and sizes
+    }
+    fits = [peer for peer in sorted(left) if left[peer] >= 0]
+    return max(fits, key=lambda peer: left[peer], default="")
+
+
 def refusals(decisions: Iterable[Decision]) -> list[Decision]:
     """Those that stop the VM's start."""
     return [decision for decision in decisions if decision.action == REFUSE]

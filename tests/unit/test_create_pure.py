@@ -694,3 +694,51 @@ def test_a_file_that_stops_drbdadm_is_told_from_one_that_does_not() -> None:
     assert not resscan.unclosed('# { in a comment\nresource r { net { shared-secret "}{"; } }\n')
     for broken in (ours.rpartition("}")[0], ours + "}\n", 'resource r { net { shared-secret "x; } }\n', "}{"):
         assert resscan.unclosed(broken), broken[-60:]
+
+
+@pytest.mark.parametrize(
+    ("need", "free", "chosen"),
+    [
+        ({"bob": {"vg0": 5}, "carol": {"vg0": 5}}, {"bob": {"vg0": 9}, "carol": {"vg0": 10}}, "carol"),
+        ({"bob": {"vg0": 5}, "carol": {"vg0": 5}}, {"bob": {"vg0": 9}, "carol": {"vg0": 9}}, "bob"),
+        # the fullest group counts
+        (
+            {"bob": {"a": 1, "b": 1}, "carol": {"a": 1}},
+            {"bob": {"a": 99, "b": 2}, "carol": {"a": 3}},
+            "carol",
+        ),
+        ({"bob": {"vg0": 5}, "carol": {"vg0": 5}}, {"bob": {"vg0": 4}, "carol": {"vg0": 5}}, "carol"),
+        ({"bob": {"vg0": 5}, "carol": {"vg0": 5}}, {"carol": {"vg0": 4}}, ""),
+        ({"bob": {"vg0": 5}}, {"bob": {"vg1": 50}}, ""),
+        ({}, {}, ""),
+    ],
+)
+def test_the_peer_with_the_most_space_left(
+    need: "dict[str, dict[str, int]]", free: "dict[str, dict[str, int]]", chosen: str
+) -> None:
+    assert policy.roomiest(need, free) == chosen
+
+
+def test_a_silent_peer_is_passed_over_and_a_full_one_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    from xenhelper import config, consider
+    from xenhelper.errors import PeerUnreachable
+
+    peers = [config.Peer(name, "", "", "", {"vg0": "vg0"}) for name in ("bob", "carol", "dave")]
+    wanted = [volumes.Volume("vg0", "web1", 10 << 30)]
+    free = {"bob": 20 << 30, "carol": 30 << 30}
+
+    def ask(peer: str, verb: str, args: object, timeout: float) -> "dict[str, object]":
+        if peer not in free:
+            raise PeerUnreachable(f"{peer} gave no answer")
+        return {"volume_groups": {"vg0": {"size": 1 << 40, "free": free[peer]}}}
+
+    monkeypatch.setattr(consider, "ask", ask)
+    assert consider._roomiest("web1", peers, wanted) == "carol"
+    free["carol"] = 10 << 30  # the data alone, without its metadata
+    assert consider._roomiest("web1", peers, wanted) == "bob"
+    free["bob"] = 0
+    with pytest.raises(Refused, match="none of bob, carol, dave has room"):
+        consider._roomiest("web1", peers, wanted)
+    free.clear()
+    with pytest.raises(PeerUnreachable, match="no peer that could take web1's replica answers"):
+        consider._roomiest("web1", peers, wanted)
