@@ -31,6 +31,11 @@ def reserve(plan: Plan, role: str, token: str) -> None:
         _write(plan, role, OPEN)
 
 
+def begin(plan: Plan, role: str) -> None:
+    """Write the intent of a plan whose numbers are its own already."""
+    _write(plan, role, OPEN)
+
+
 def commit_intent(plan: Plan, role: str) -> None:
     """From here on the plan is finished, not undone, whatever happens."""
     _write(plan, role, COMMITTED)
@@ -53,7 +58,7 @@ def build(plan: Plan, role: str) -> list[str]:
             f"{resfile.path(plan.vm)} exists and isn't what xenhelper wrote for {plan.vm}",
             "move it away, or rename the VM",
         )
-    _make_volumes(plan, role)
+    make_volumes(plan, role)
     warning = _write_resource_file(plan, existing is None)
     for disk in plan.fresh:
         meta = f"/dev/{disk.group}/{disk.meta_name}"
@@ -63,7 +68,8 @@ def build(plan: Plan, role: str) -> list[str]:
     return [warning] if warning else []
 
 
-def _make_volumes(plan: Plan, role: str) -> None:
+def make_volumes(plan: Plan, role: str) -> None:
+    """Data (on the target) and metadata volumes of the plan, tagged by its run."""
     for disk in plan.fresh:
         tags = volumes.tags_for(plan.vm, disk.resource, disk.minor, disk.port, plan.id)
         if role == TARGET:
@@ -174,10 +180,12 @@ def undo(vm: str, run_id: str) -> bool:
     plan = from_json(intent["plan"])
     text = resfile.read(vm)
     ours = text is not None and text == plan.resource_file()
+    # a lost half that was to be made anew (rejoin.py): its resources stay in the file
+    known = vm_records(vm).keys() & {disk.resource for disk in plan.fresh}
     for disk in plan.fresh:
         if ours or _is_up_with(disk.resource, disk.minor):
             adm.down(disk.resource, disk.minor)
-    if ours:
+    if ours and not known:
         before = plan.resource_file_before()
         if before is None:
             statefile.remove(resfile.path(vm))

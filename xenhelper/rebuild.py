@@ -131,32 +131,44 @@ def _one(settings: config.Config, vm: str, tagged: list[Tagged], dry: bool) -> s
     check(here, tagged)
     if old is not None and not resfile.is_ours(old, vm):
         raise Refused(f"{resfile.path(vm)} isn't xenhelper's", "move it away, then again")
-    down = _down(here)
+    check_numbers(here)
     if dry:
         lacks = ", ".join(missing) or "nothing"
         return f"{vm}: would write {resfile.path(vm)}, records of {lacks}, its config"
     proc.require_module()
     statefile.write_atomically(resfile.path(vm), here.resource_file().encode())
-    if down:
-        adm.up(vm, down)
+    if later := down(here):
+        adm.up(vm, later)
     _write_records(here, missing)
     note = described.store_config(told)
     log.event("reconciled", f"{vm} is rebuilt from its volumes and {here.peer}", log.NOTICE, vm=vm)
     return f"{vm}: rebuilt from its volumes and {here.peer}{note}"
 
 
-def _down(here: plan.Plan) -> dict[str, int]:
-    """Resources that aren't up, with their minors. Raises Refused when another resource has
-    a minor of theirs."""
-    states, minors = events.snapshot(), proc.read()[1]
-    down = {disk.resource: disk.minor for disk in here.disks if disk.resource not in states}
-    for name, minor in down.items():
+def down(here: plan.Plan) -> dict[str, int]:
+    """Resources of the plan that aren't up, with their minors."""
+    states = events.snapshot()
+    return {disk.resource: disk.minor for disk in here.disks if disk.resource not in states}
+
+
+def check_numbers(here: plan.Plan) -> None:
+    """The numbers were chosen when this host knew of them. Raises Refused when it has given
+    one to another resource since."""
+    minors = proc.read()[1]
+    for name, minor in down(here).items():
         if minor in minors:
             raise Refused(
                 f"{name}: its minor {minor} is another resource's on this host",
                 "`drbdsetup show` says whose: take that down first",
             )
-    return down
+    for name, record in provision.vm_records().items():
+        for disk in here.disks:
+            both = (record.get("minor"), record.get("port"))
+            if name != disk.resource and (str(disk.minor) == both[0] or str(disk.port) == both[1]):
+                raise Refused(
+                    f"{disk.resource}: its minor {disk.minor} or port {disk.port} is {name}'s on this host",
+                    f"`xenhelper forget {record.get('vm')}` and a new create give that one others",
+                )
 
 
 def _write_records(here: plan.Plan, missing: Iterable[str]) -> None:

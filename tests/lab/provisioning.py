@@ -18,7 +18,7 @@ SIDES = {
 }  # fmt: skip
 # steps that only one side takes
 ONLY = {
-    "provision:_make_volumes:volumes.create#1": TARGET,
+    "provision:make_volumes:volumes.create#1": TARGET,
     "provision:tag_data:volumes.change_tags": SOURCE,
     "provision:promote_once:verbs.primary": SOURCE,
     "provision:promote_once:verbs.secondary": SOURCE,
@@ -34,7 +34,7 @@ ELSEWHERE = (
 READS = ("consider:consider:volumes.facts", "consider:_still_open:volumes")
 # done for each disk: the target is killed at its second one
 PER_DISK = (
-    "provision:_make_volumes:volumes.create#2", "provision:build:adm.create_md",
+    "provision:make_volumes:volumes.create#2", "provision:build:adm.create_md",
     "provision:write_records:statefile.write",
 )  # fmt: skip
 WRITE = "provision:_write:intents.write"

@@ -3,26 +3,34 @@
 import argparse
 import os
 
-from xenhelper import create, replicate, rewrite
+from xenhelper import create, names, replicate, rewrite
 from xenhelper.cli import plan
-from xenhelper.errors import EXIT_DONE, XenhelperError
+from xenhelper.errors import EXIT_DONE, UsageError, XenhelperError
 
 HELP = "replicate a VM's disks without starting it"
 EXAMPLES = """\
   xenhelper replicate /etc/xen/web1.cfg --dry-run
   xenhelper replicate /etc/xen/web1.cfg --peer bob
+  xenhelper replicate web1 --from-peer --dry-run  # this host's volumes were lost
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Config, peer, dry run."""
-    parser.add_argument("config", metavar="CFG", help="the VM's config file")
+    parser.add_argument("config", metavar="CFG", help="the VM's config file, or with --from-peer its name")
     parser.add_argument("--peer", default="", metavar="HOST", help="the host that takes the copies")
+    parser.add_argument(
+        "--from-peer",
+        action="store_true",
+        help="this host's half was lost: make it anew, with the data from the other host",
+    )
     parser.add_argument("--dry-run", action="store_true", help="only show what would be done")
 
 
 def run(args: argparse.Namespace) -> int:
     """Do it; the first sync goes on in the background."""
+    if args.from_peer:
+        return _from_peer(args)
     if args.dry_run:
         return plan.show(args.config, [], args.peer)
     try:
@@ -39,4 +47,17 @@ def run(args: argparse.Namespace) -> int:
         print(f"{disk.vdev}: replicated with {outcome.found.peer} as {disk.resource}, first sync runs")
     if not outcome.fresh:
         print("nothing was to be set up")
+    return EXIT_DONE
+
+
+def _from_peer(args: argparse.Namespace) -> int:
+    from xenhelper import rejoin
+
+    if args.peer:
+        raise UsageError("--from-peer goes by what the other host knows: name no --peer")
+    vm = args.config
+    if os.path.exists(vm) or not names.valid_vm(vm):
+        vm = create.request_for(os.path.realpath(vm), []).vm
+    for line in rejoin.run(vm, args.dry_run):
+        print(line)
     return EXIT_DONE

@@ -68,6 +68,22 @@ class World:
         state["volumes"][name].update(changes)
         path.write_text(json.dumps(state))
 
+    def lose(self, host: str, resource: str, names: list[str]) -> None:
+        """The resource is down on ``host``, and these volumes are gone."""
+        path = self.folder / "drbd.json"
+        state = json.loads(path.read_text())
+        minor = state[host].pop(resource)["minor"]
+        path.write_text(json.dumps(state))
+        proc = self.folder / host / "proc/drbd"
+        lines = [line for line in proc.read_text().splitlines() if not line.startswith(f"{minor}: ")]
+        proc.write_text("\n".join(lines) + "\n")
+        path = self.folder / f"{host}.lvm.json"
+        lvm = json.loads(path.read_text())
+        for name in names:
+            del lvm["volumes"][name]
+            (self.folder / host / "dev" / name).unlink()
+        path.write_text(json.dumps(lvm))
+
     def drbd(self, host: str) -> dict[str, Any]:
         path = self.folder / "drbd.json"
         found: dict[str, Any] = json.loads(path.read_text()).get(host, {}) if path.exists() else {}
