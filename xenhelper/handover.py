@@ -14,6 +14,7 @@ from xenhelper import handed, hotplug, log, names, paths, statefile
 from xenhelper.drbd import barrier, events, show, verbs
 from xenhelper.errors import PeerFailed, PeerUnreachable, Refused
 from xenhelper.xen import domains
+from xenhelper.xen.xenstore import Xenstore
 
 TYPE_CHECKING = False  # importing typing costs the hook
 if TYPE_CHECKING:
@@ -33,9 +34,11 @@ def _boottime() -> float:
 # -- destination ---------------------------------------------------------------------
 
 
-def note_grant(resource: str) -> None:
-    """The source has granted this resource just now (its word, over the peer channel)."""
-    statefile.write(f"{_GRANTS}/{resource}", {"at": f"{_boottime():.3f}"})
+def note_grant(resource: str, domid: int) -> None:
+    """The source has granted this resource just now (its word, over the peer channel), for
+    the migration whose half here is domain ``domid``: the word may come when that one's
+    `add` has asked already, and mustn't be taken for one about the next migration."""
+    statefile.write(f"{_GRANTS}/{resource}", {"at": f"{_boottime():.3f}", "domid": str(domid)})
 
 
 def forget_grant(resource: str) -> None:
@@ -43,21 +46,22 @@ def forget_grant(resource: str) -> None:
     statefile.remove(f"{_GRANTS}/{resource}")
 
 
-def _granted(resource: str) -> bool:
+def _granted(resource: str, domid: int) -> bool:
     record = statefile.read(f"{_GRANTS}/{resource}")
     if record is None:
         return False
     forget_grant(resource)
-    return 0 <= _boottime() - float(record.get("at", "-inf")) < _FRESH
+    fresh = 0 <= _boottime() - float(record.get("at", "-inf")) < _FRESH
+    return fresh and record.get("domid") == str(domid)
 
 
-def await_grant(resource: str, domain: str, peer: str, deadline: float) -> None:
+def await_grant(resource: str, domain: str, domid: int, peer: str, deadline: float) -> None:
     """Return once the source has granted and its marker has arrived here.
 
     Called in the destination's ``add``, the guest suspended. Raises Refused or
     XenhelperError; xl then resumes the guest at the source.
     """
-    if not _granted(resource):
+    if not _granted(resource, domid):
         _ask_grant(resource, domain, peer, deadline)
     while True:
         settings = show.one(resource)
@@ -172,8 +176,12 @@ def serve_grant(peer: str, args: "dict[str, str]") -> "dict[str, object]":
 
 def serve_granted(peer: str, args: "dict[str, list[str]]") -> "dict[str, object]":
     """Verb ``granted``: the source tells that it granted these resources just now."""
-    for resource in args["resources"]:
-        note_grant(_of_peer(peer, resource)[0])
+    with Xenstore() as store:
+        for resource in args["resources"]:
+            name, record = _of_peer(peer, resource)
+            domid = domains.by_name(store, record.get("vm", "") + names.INCOMING)
+            if domid is not None:  # else nobody here waits for it
+                note_grant(name, domid)
     return {}
 
 

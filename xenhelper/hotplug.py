@@ -212,7 +212,7 @@ def _promote(disk: Disk, resource: events.Resource, deadline: float) -> events.R
     if how == HAND_OVER:
         from xenhelper import handover
 
-        handover.await_grant(disk.resource, disk.domain, disk.peer, deadline - 8.0)
+        handover.await_grant(disk.resource, disk.domain, disk.domid, disk.peer, deadline - 8.0)
     elif how == CONSENT:
         from xenhelper import fence
 

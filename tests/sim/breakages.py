@@ -29,7 +29,7 @@ def grant_from_destination() -> "contextlib.ExitStack":
     from xenhelper import handover
     from xenhelper.drbd import show, verbs
 
-    def await_grant(resource: str, domain: str, peer: str, deadline: float) -> None:
+    def await_grant(resource: str, *_: Any) -> None:
         settings = show.one(resource)
         assert settings is not None
         verbs.net_options(settings.local, settings.remote, "C", True)
@@ -49,7 +49,7 @@ def grant_before_suspension() -> "contextlib.ExitStack":
 
     return _patched(
         (window.Window, "_synchronous", synchronous),
-        (handover, "_granted", lambda _: True),
+        (handover, "_granted", lambda *_: True),
         (barrier, "drain", lambda *_: None),
         (window, "serve_begin", lambda peer, args: {}),
     )
@@ -64,9 +64,9 @@ def no_second_look() -> "contextlib.ExitStack":
     def drained(*_: object) -> None:
         return None
 
-    def await_grant(resource: str, domain: str, peer: str, deadline: float) -> None:
+    def await_grant(*args: Any) -> None:
         with contextlib.suppress(Exception):
-            original(resource, domain, peer, deadline)
+            original(*args)
 
     original = handover.await_grant
 
@@ -195,9 +195,9 @@ def old_permission() -> "contextlib.ExitStack":
 
     original = handover._granted
 
-    def granted(resource: str) -> bool:
+    def granted(resource: str, domid: int) -> bool:
         settings = show.one(resource)
-        return original(resource) or (settings is not None and settings.two_primaries)
+        return original(resource, domid) or (settings is not None and settings.two_primaries)
 
     return _patched((handover, "_granted", granted))
 
