@@ -201,7 +201,11 @@ def _promote(disk: Disk, resource: events.Resource, deadline: float) -> events.R
     """Become Primary as decide() allows, and look again. Demotes and raises if it wasn't right."""
     if resource.connection in ("Connecting", "Unconnected", "WFReportParams", "NetworkFailure", "BrokenPipe"):
         resource = _settle(disk, resource)
-    permit = not resource.connected and permits.valid(disk.resource, resource.minor)
+    permit = False
+    if resource.connected:
+        _met(disk.resource)
+    else:
+        permit = permits.valid(disk.resource, resource.minor)
     if os.path.exists(f"{paths.STATE}/ceded/{disk.resource}"):
         from xenhelper import ceded
 
@@ -238,6 +242,13 @@ def _promote(disk: Disk, resource: events.Resource, deadline: float) -> events.R
             f"{disk.resource}: the connection to {disk.peer or 'the peer'} changed meanwhile", "try again"
         )
     return after
+
+
+def _met(resource: str) -> None:
+    """The other host is there: a takeover's permit ends now. It names a generation, and that is
+    the same still where nothing was written alone; the reconciler's next round may be too late."""
+    if os.path.exists(permits.path(resource)):
+        permits.revoke(resource)
 
 
 def _still_right(how: str, after: events.Resource) -> bool:
@@ -354,6 +365,8 @@ def remove(disk: Disk) -> None:
         resource = events.one(disk.resource)
         if resource is None or resource.minor < 0 or disk.other_users():
             return
+        if resource.connected:
+            _met(disk.resource)
         before = stepdown.step_down(disk.resource, disk.peer, disk.vm if disk.domain == disk.vm else "", 22.0)
         drop_pages(disk.record.get("volume", ""))
         if resource.connected:
