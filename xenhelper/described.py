@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from xenhelper import config, intents, names, provision, vmfile
+from xenhelper import config, intents, names, provision, replicate_peer, vmfile
 from xenhelper.drbd import proc, resfile
 from xenhelper.errors import PeerFailed, PeerUnreachable, Refused, XenhelperError
 from xenhelper.peer.client import ask
@@ -66,12 +66,8 @@ def checked(settings: config.Config, vm: str, peer: str, answer: Mapping[str, An
     theirs = from_json(answer.get("plan", {}))
     if (theirs.vm, theirs.host, theirs.peer) != (vm, peer, settings.host) or theirs.fresh:
         raise XenhelperError(f"{vm}: {peer} tells of {theirs.vm} between {theirs.host} and {theirs.peer}")
-    here, known = theirs.seen_from(settings.host), settings.peer(peer)
-    if here.address != known.local_replication or here.peer_address != known.replication:
-        raise XenhelperError(
-            f"{vm}: {settings.host} and {peer} don't agree on their replication addresses",
-            f"`xenhelper setup {peer}`, then again",
-        )
+    here = theirs.seen_from(settings.host)
+    replicate_peer.agree_on_addresses(here, settings.peer(peer))
     states, words = answer.get("disks"), [answer.get(key) for key in ("config", "text", "sha256", "last_ran")]
     sane = isinstance(states, dict) and all(isinstance(state, str) for state in states.values())
     if not sane or not all(isinstance(word, str) for word in words):

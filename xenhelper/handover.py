@@ -176,12 +176,14 @@ def serve_grant(peer: str, args: "dict[str, str]") -> "dict[str, object]":
 
 def serve_granted(peer: str, args: "dict[str, list[str]]") -> "dict[str, object]":
     """Verb ``granted``: the source tells that it granted these resources just now."""
+    shared = [_of_peer(peer, resource) for resource in args["resources"]]
     with Xenstore() as store:
-        for resource in args["resources"]:
-            name, record = _of_peer(peer, resource)
-            domid = domains.by_name(store, record.get("vm", "") + names.INCOMING)
-            if domid is not None:  # else nobody here waits for it
-                note_grant(name, domid)
+        vms = {record.get("vm", "") for _, record in shared}
+        here = {vm: domains.by_name(store, vm + names.INCOMING) for vm in vms}
+    for name, record in shared:
+        domid = here[record.get("vm", "")]
+        if domid is not None:  # else nobody here waits for it
+            note_grant(name, domid)
     return {}
 
 

@@ -142,6 +142,16 @@ def serve_prepare(peer: str, args: dict[str, Any]) -> dict[str, Any]:
         os.close(fd)
 
 
+def agree_on_addresses(here: Plan, peer: config.Peer) -> None:
+    """Raises XenhelperError unless ``here``, a plan of the peer's as seen from this host, has the
+    addresses that this host is configured for."""
+    if here.address != peer.local_replication or here.peer_address != peer.replication:
+        raise XenhelperError(
+            f"{here.vm}: {here.host} and {peer.name} don't agree on their replication addresses",
+            f"run `xenhelper setup {peer.name}` on {here.host}",
+        )
+
+
 def _plan_of(peer: str, data: dict[str, Any]) -> Plan:
     """The peer's plan, seen from here, if it keeps to what our configuration allows it."""
     plan = from_json(data)
@@ -149,11 +159,7 @@ def _plan_of(peer: str, data: dict[str, Any]) -> Plan:
     if plan.host != peer or plan.peer != settings.host:
         raise XenhelperError(f"the plan for {plan.vm} is for {plan.host} and {plan.peer}, but {peer} asks")
     here, other = plan.seen_from(settings.host), settings.peer(peer)
-    if here.address != other.local_replication or here.peer_address != other.replication:
-        raise XenhelperError(
-            f"{settings.host} and {peer} don't agree on their replication addresses",
-            f"run `xenhelper setup {peer}` on {settings.host}",
-        )
+    agree_on_addresses(here, other)
     for disk in here.fresh:
         if other.volume_groups.get(disk.group) != disk.peer_group:
             raise Refused(

@@ -352,3 +352,8 @@ def test_fix_takes_every_step_and_says_what_it_couldnt(monkeypatch: pytest.Monke
     monkeypatch.setattr(half, "enable_units", enable)
     said = fix.run(settings("bob"), True)
     assert said[0].startswith("not done: ") and said[1:] == ["enable bob"] and asked == [("bob", True)]
+
+
+def test_no_secret_travels_with_the_facts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looks.beneath, "records", lambda: {"web1-xvda": {"vm": "web1", "secret": "ab" * 20}})
+    assert looks.records() == {"web1-xvda": {"vm": "web1"}}

@@ -69,7 +69,7 @@ def test_a_disk_that_died_as_primary_is_told_by_its_flags() -> None:
     assert verbs.parse_was_primary(captured("drbdsetup-get-gi-disconnected-alice")) is True  # it still is
     assert verbs.parse_was_primary(connected.replace(":0\n", ":1\n")) is True, "a crashed primary"
     with pytest.raises(Exception, match="no flags"):
-        verbs.parse_was_primary("no device\n")
+        verbs.parse_was_primary("A:0:0:4\n")
 
 
 def test_the_oldest_write_in_flight() -> None:

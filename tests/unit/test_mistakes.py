@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.unit.fakes import hosts
 from tests.unit.fakes.hosts import GIB, World
 from xenhelper import (
     config,
@@ -247,13 +248,7 @@ def test_another_host_name_is_said() -> None:
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    made = World(tmp_path / "world")
-    made.lvm("alice", {"vg0": 16 * GIB}, {"vg0/web1": 2 * GIB, "vg0/web1-b": GIB})
-    disks = "disk=['phy:/dev/vg0/web1,xvda,w', 'phy:/dev/vg0/web1-b,xvdb,w']"
-    made.write("alice", "etc/xen/web1.cfg", f"name='web1'\n{disks}\n")
-    assert made.run("alice", "create", "/etc/xen/web1.cfg").returncode == 0
-    made.reset_calls()
-    return made
+    return hosts.replicated(tmp_path / "world")
 
 
 def test_a_deleted_resource_file_is_rendered_from_the_records(world: World) -> None:

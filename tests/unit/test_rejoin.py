@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.fakes import hosts
 from tests.unit.fakes.hosts import GIB, World
 
 VOLUMES = ("web1", "web1_xhmeta")
@@ -12,11 +13,7 @@ VOLUMES = ("web1", "web1_xhmeta")
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     """web1 with two disks, replicated; bob lost the volumes of the first."""
-    made = World(tmp_path / "world")
-    made.lvm("alice", {"vg0": 16 * GIB}, {"vg0/web1": 2 * GIB, "vg0/web1-b": GIB})
-    disks = "disk=['phy:/dev/vg0/web1,xvda,w', 'phy:/dev/vg0/web1-b,xvdb,w']"
-    made.write("alice", "etc/xen/web1.cfg", f"name='web1'\n{disks}\n")
-    assert made.run("alice", "create", "/etc/xen/web1.cfg").returncode == 0
+    made = hosts.replicated(tmp_path / "world")
     made.lose("bob", "web1-xvda", [f"vg0/{name}" for name in VOLUMES])
     made.reset_calls()
     return made

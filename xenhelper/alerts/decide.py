@@ -34,7 +34,7 @@ def word(record: dict[str, str], channel: str) -> Word | None:
     seq, told = _number(record, "seq"), _number(record, f"told.{channel}")
     if told >= seq:
         return None
-    changed = _float(record, "changed")
+    changed = store.changed(record)
     over = record["state"] == store.OVER
     if record.get(f"flaps.{channel}"):
         return Word(changed + QUIET, message.OVER if over else message.RAISED)
@@ -92,10 +92,3 @@ class Allowance:
 def _number(record: dict[str, str], key: str) -> int:
     text = record.get(key, "")
     return int(text) if text.isdecimal() else 0
-
-
-def _float(record: dict[str, str], key: str) -> float:
-    try:
-        return float(record.get(key, ""))
-    except ValueError:
-        return 0.0

@@ -49,7 +49,7 @@ def raise_(
         old = read(kind, key)
         active = old is not None and old["state"] == RAISED
         # no look is that old: a clock that was ahead when it ended must not hide what is true
-        if old is not None and not active and 0 <= _changed(old) - as_of < _LOOKS_OLD:
+        if old is not None and not active and 0 <= changed(old) - as_of < _LOOKS_OLD:
             return False
         if active and old is not None:
             graver = SEVERITIES.index(severity) > SEVERITIES.index(old.get("severity", INFO))
@@ -212,7 +212,8 @@ def _store(record: "dict[str, str]", now: float) -> None:
     statefile.remove(path(KEPT, name))
 
 
-def _changed(record: "dict[str, str]") -> float:
+def changed(record: "dict[str, str]") -> float:
+    """When the record last changed, in seconds since 1970; 0 where that can't be read."""
     try:
         return float(record.get("changed", ""))
     except ValueError:

@@ -14,8 +14,12 @@ _SKEL = "/usr/share/xen-tools"
 
 
 def records() -> dict[str, dict[str, str]]:
-    """What this host replicates, by resource."""
-    return beneath.records()
+    """What this host replicates, by resource; without secrets, since these travel, and to
+    hosts that have no part in some of them."""
+    known = beneath.records()
+    return {
+        name: {key: value for key, value in one.items() if key != "secret"} for name, one in known.items()
+    }
 
 
 def shim() -> str:

@@ -132,48 +132,48 @@ def outdate(minor: int) -> None:
 def generation(minor: int, timeout: float = 4.0) -> "tuple[int, int]":
     """(current, bitmap) generation UUIDs of the local data, without their lowest bit, which
     says Primary. ``bitmap`` is not 0 once this side went on alone, until it has resynced."""
-    result = run(["drbdsetup", "show-gi", str(minor)], timeout=timeout)
-    return parse_generation(result.stdout)
+    return parse_generation(_show_gi(minor, timeout))
 
 
 def lineage(minor: int) -> "tuple[int, int, bool]":
     """As :func:`generation`, and whether this host died as Primary and hasn't met its peer
     since: its disk may have writes that never left it, under the same generation (flags 3
     and 7 of ``drbdsetup show-gi``, for a disk that is Secondary now)."""
-    text = run(["drbdsetup", "show-gi", str(minor)], timeout=4).stdout
+    text = _show_gi(minor)
     return *parse_generation(text), parse_was_primary(text)
-
-
-def parse_was_primary(text: str) -> bool:
-    """Flags 3 ("was/is currently primary") and 7 ("crashed primary, and has not seen its peer
-    since") of ``drbdsetup show-gi`` or ``get-gi``."""
-    for line in reversed(text.splitlines()):
-        fields = line.strip().split(":")
-        if len(fields) >= 11 and all(field in ("0", "1") for field in fields[4:11]):
-            return "1" in (fields[6], fields[10])
-    raise XenhelperError("drbdsetup show-gi printed no flags")
 
 
 def uuids(minor: int) -> "tuple[int, ...]":
     """The four generation UUIDs (current, bitmap, two of history), without their lowest bit."""
-    text = run(["drbdsetup", "show-gi", str(minor)], timeout=4).stdout
-    for line in reversed(text.splitlines()):
-        fields = line.strip().split(":")
-        if len(fields) >= 4:
-            try:
-                return tuple(int(field, 16) & ~1 for field in fields[:4])
-            except ValueError:
-                continue
-    raise XenhelperError("drbdsetup show-gi printed no generation")
+    return _parse_uuids(_show_gi(minor))[0]
+
+
+def _show_gi(minor: int, timeout: float = 4.0) -> str:
+    return run(["drbdsetup", "show-gi", str(minor)], timeout=timeout).stdout
 
 
 def parse_generation(text: str) -> "tuple[int, int]":
     """The two UUIDs from ``drbdsetup show-gi`` or ``get-gi`` (its last line of colons)."""
+    current, bitmap = _parse_uuids(text)[0][:2]
+    return current, bitmap
+
+
+def parse_was_primary(text: str) -> bool:
+    """Flags 3 ("was/is currently primary") and 7 ("crashed primary, and has not seen its peer
+    since") of the same line."""
+    flags = _parse_uuids(text)[1]
+    if len(flags) < 7 or not {*flags[:7]} <= {"0", "1"}:
+        raise XenhelperError("drbdsetup show-gi printed no flags")
+    return "1" in (flags[2], flags[6])
+
+
+def _parse_uuids(text: str) -> "tuple[tuple[int, ...], list[str]]":
+    """The UUIDs without their lowest bit, and the flags behind them as they stand."""
     for line in reversed(text.splitlines()):
         fields = line.strip().split(":")
         if len(fields) >= 4:
             try:
-                return int(fields[0], 16) & ~1, int(fields[1], 16) & ~1
+                return tuple(int(field, 16) & ~1 for field in fields[:4]), fields[4:]
             except ValueError:
                 continue
     raise XenhelperError("drbdsetup show-gi printed no generation")

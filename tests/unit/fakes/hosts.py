@@ -143,6 +143,17 @@ class World:
             (self.folder / name).unlink(missing_ok=True)
 
 
+def replicated(folder: Path) -> World:
+    """web1 on alice with two disks, replicated with bob."""
+    made = World(folder)
+    made.lvm("alice", {"vg0": 16 * GIB}, {"vg0/web1": 2 * GIB, "vg0/web1-b": GIB})
+    disks = "disk=['phy:/dev/vg0/web1,xvda,w', 'phy:/dev/vg0/web1-b,xvdb,w']"
+    made.write("alice", "etc/xen/web1.cfg", f"name='web1'\n{disks}\n")
+    assert made.run("alice", "create", "/etc/xen/web1.cfg").returncode == 0
+    made.reset_calls()
+    return made
+
+
 def main() -> int:
     """The driver: this process is one host's."""
     host, what, *rest = sys.argv[1:]
