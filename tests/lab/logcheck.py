@@ -21,7 +21,10 @@ BAD = {
     "bug": re.compile(r"\bBUG: |kernel BUG at|\bOops\b|general protection fault"),
     "hung": re.compile(r"blocked for more than|soft lockup|hung_task"),
     "assert": re.compile(r"drbd.*ASSERT"),
-    "split-brain": re.compile(r"split.?brain", re.I),
+    # A side that was Primary alone and wrote nothing (a destination whose link went before it
+    # had the guest): DRBD takes the other side's data by itself (resfile.py, after-sb-…).
+    "split-brain-solved": re.compile(r"Split-Brain detected, .*automatically solved"),
+    "split-brain": re.compile(r"^(?!.*(initial-split-brain|automatically solved)).*split.?brain", re.I),
     "traceback": re.compile(r"Traceback \(most recent call last\)"),
     "wrong-block": re.compile(r"^XH xvd\w WRONG ", re.M),
     "io-error": re.compile(r"(Buffer )?I/O error on dev|Remounting filesystem read-only"),
@@ -32,6 +35,8 @@ BAD = {
 # Lines that match a pattern and mean nothing.
 HARMLESS = [
     re.compile(r"after-split-brain|after-sb-|split-brain \"|handler.*split-brain="),
+    # comes before DRBD says whether it solved it
+    re.compile(r"/sbin/drbdadm initial-split-brain"),
 ]
 
 # Where a host's logs are; the kernel's log is in the journal.

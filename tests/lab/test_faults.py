@@ -32,6 +32,8 @@ def _cases() -> list[object]:
     return found
 
 
+# the destination may be Primary, and have written nothing, when the link goes
+@pytest.mark.expects("split-brain-solved")
 @pytest.mark.parametrize(("phase", "fault"), _cases())
 def test_migration_under_fire(lab: Lab, phase: Phase, fault: str) -> None:
     minors = {name: product.minor(lab.alice, name) for name in RESOURCES.values()}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import faults, figures, full, provisioning, report, results, settle
+from tests.lab import faults, figures, full, logcheck, provisioning, report, results, settle
 from tests.lab.guest import BootReport, since
 from tests.lab.results import FAILED, PASSED, Result
 from tests.lab.witness import SYNCHRONOUS, Seen, Told, certain, last, missing, spans
@@ -218,3 +218,19 @@ def test_boots_are_told_apart_when_a_hosts_log_lost_its_end() -> None:
     assert since(first, [*first, *second]) == second
     assert since(first, second) == second  # all of the log was lost
     assert since(first, [first[0], *second]) == second
+
+
+def test_a_split_brain_that_drbd_solves_is_told_from_one_that_it_does_not() -> None:
+    # captured from the hosts (in-add-cut-link; test_power's two histories)
+    solved = (
+        "drbd web1-xvda/0 drbd1000: helper command: /sbin/drbdadm initial-split-brain minor-1000\n"
+        "drbd web1-xvda/0 drbd1000: Split-Brain detected, 1 primaries, automatically solved. "
+        "Sync from this node\n"
+    )
+    left = "drbd web1-xvda/0 drbd1000: Split-Brain detected but unresolved, dropping connection!\n"
+    assert [line.split(":")[0] for line in logcheck.find(solved + left)] == [
+        "split-brain-solved", "split-brain",
+    ]  # fmt: skip
+    assert [line.split(":")[0] for line in logcheck.find(solved + left, ["split-brain-solved"])] == [
+        "split-brain"
+    ]
