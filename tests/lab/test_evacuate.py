@@ -12,7 +12,7 @@ name = "db1"
 type = "pvh"
 kernel = "/var/lib/xenlab/vmlinuz"
 ramdisk = "/var/lib/xenlab/guest.img"
-memory = 64
+memory = 96
 disk = ['phy:/dev/vg0/db1,xvda,w']
 """
 HOG = """\
