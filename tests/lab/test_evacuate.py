@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from . import product
 from .guest import Guest
 from .lab import Lab
@@ -68,6 +70,7 @@ def test_off_the_host_and_back(lab: Lab) -> None:
     product.assert_steady(lab, RESOURCES, lab.alice)
 
 
+@pytest.mark.expects("qemu-crash")  # at the shutdown
 def test_guests_migrate_when_the_host_shuts_down(lab: Lab) -> None:
     guest = Guest(lab.alice, "web1")
     lab.alice.run("printf '\\n[shutdown]\\nguests = migrate\\n' >> /etc/xenhelper/xenhelper.conf")
