@@ -30,6 +30,8 @@ from xenhelper.tuning import probes
 from xenhelper.xen import vmconfig
 
 KIND = "forget"
+# seconds: a reconciler's round may have the VM's lock
+_LOCK_WAIT = 30.0
 
 
 def run(vm: str, delete_peer_volumes: bool = False, dry: bool = False) -> list[str]:
@@ -48,7 +50,7 @@ def run(vm: str, delete_peer_volumes: bool = False, dry: bool = False) -> list[s
         raise XenhelperError(f"{vm} isn't replicated on this host", "`xenhelper status` lists what is")
     peer = next(iter(records.values()))["peer"]
     request: dict[str, object] = {"vm": vm, "delete": delete_peer_volumes, "dry": True}
-    fd = intents.lock(vm)
+    fd = intents.lock(vm, wait=_LOCK_WAIT)
     try:
         check(vm, records)
         answer = ask(peer, "replicate-forget", request, timeout=30.0)
@@ -65,34 +67,54 @@ def run(vm: str, delete_peer_volumes: bool = False, dry: bool = False) -> list[s
     return lines + _describe(vm, records, delete_data=False)
 
 
-def alone(vm: str, why: str) -> list[str]:
-    """This host's part without the other host's, which can't or won't (``why``): when the
-    package goes. Only where this host has the current data; its copy there stays.
+class Elsewhere(Refused):
+    """The other host has the VM's current data, or may have it."""
 
-    Raises Refused when that isn't certain, or when the VM runs.
+
+def alone(vm: str, why: str) -> list[str]:
+    """This host's part without the other host's, which can't be asked (``why``): when the
+    package goes. Only where this host has the current data; the other copy stays.
+
+    Raises Elsewhere when that isn't certain, Refused when the VM runs.
     """
-    records = provision.vm_records(vm)
-    fd = intents.lock(vm)
+    fd = intents.lock(vm, wait=_LOCK_WAIT)
     try:
+        records = provision.vm_records(vm)
         check(vm, records)
-        mine = vmfile.record(vm).get("last_ran") == os.uname().nodename
-        states = proc.read()[1]
-        for name, record in records.items():
-            state = states.get(int(record["minor"]))
-            both = state is not None and state.connection == "Connected" and state.peer_disk == "UpToDate"
-            if state is None or state.disk != "UpToDate" or not (mine or both):
-                raise Refused(
-                    f"{name}: {record['peer']} may have the current data ({why})",
-                    f"{record['volume']} here is an older copy",
-                )
-            if state.peer_role == "Primary":
-                raise Refused(f"{vm} runs on {record['peer']}", f"{record['volume']} here is its copy")
-        peer = next(iter(records.values()), {}).get("peer", "")
+        peer = peer_of(vm)
+        # an earlier run that had looked may have stopped the resources by now
+        if intents.read(KIND, vm) is None:
+            check_current(vm, why)
         lines = _describe(vm, records, delete_data=False)
         here(vm, peer, delete_data=False)
         return [*lines, f"{peer} keeps its copy of {vm} and its part of the replication: {why}"]
     finally:
         os.close(fd)
+
+
+def check_current(vm: str, why: str = "") -> None:
+    """Raises Elsewhere unless this host has the VM's current data for certain: both copies
+    are in sync, or it is good and the VM ran here last. ``why``: the peer can't be asked."""
+    mine = vmfile.record(vm).get("last_ran") == os.uname().nodename
+    states = proc.read()[1]
+    for name, record in provision.vm_records(vm).items():
+        peer, state = record["peer"], states.get(int(record["minor"]))
+        if state is not None and state.peer_role == "Primary":
+            raise Elsewhere(f"{vm} runs on {peer}", f"{record['volume']} here is its copy")
+        both = state is not None and state.connection == "Connected" and state.peer_disk == "UpToDate"
+        if state is None or state.disk != "UpToDate" or not (mine or both):
+            shown = state.disk if state is not None else "not up"
+            raise Elsewhere(
+                f"{name}: {peer} may have the current data" + (f" ({why})" if why else ""),
+                f"{record['volume']} here is {shown}, and may be an older copy",
+            )
+
+
+def peer_of(vm: str) -> str:
+    """The host that has the other copy; '' when nothing tells."""
+    records = provision.vm_records(vm)
+    told = [record["peer"] for record in records.values()] or [(intents.read(KIND, vm) or {}).get("peer", "")]
+    return told[0]
 
 
 def known() -> list[str]:

@@ -513,3 +513,59 @@ def test_a_package_that_goes_alone_frees_only_what_is_current(world: World) -> N
     assert done.returncode == 0 and "web1 stays as it is" in done.stdout
     assert "alice may have the current data" in done.stdout
     assert "block-xenhelper" in world.read("bob", "etc/xen/web1.cfg") and records(world, "bob")
+
+
+def test_a_package_that_goes_where_the_data_is_not(world: World) -> None:
+    """Running on the other host, or an older copy: bob's config must not start it."""
+    _installed(world)
+    shown = world.folder / "bob/proc/drbd"
+    good = shown.read_text()
+    for roles, disks in (
+        ("Secondary/Primary", "UpToDate/UpToDate"),
+        ("Secondary/Secondary", "Outdated/UpToDate"),
+    ):
+        shown.write_text(good.replace("Secondary/Secondary", roles).replace("UpToDate/UpToDate", disks))
+        complete = state(world)
+        done = world.run("bob", "cli", "removal")
+        assert done.returncode == 0 and "web1 stays as it is" in done.stdout, done.stdout + done.stderr
+        assert state(world) == complete
+    # the link is down here, and the other host says that it runs there
+    shown.write_text(good)
+    world.write(
+        "bob",
+        "var/lib/xenhelper/vms/web1",
+        world.read("bob", "var/lib/xenhelper/vms/web1").replace("last_ran=alice", "last_ran=bob"),
+    )
+    (world.folder / "alice.domains").write_text("web1")
+    done = world.run("bob", "cli", "removal")
+    assert done.returncode == 0 and "web1 stays as it is: web1 runs on alice" in done.stdout
+    assert records(world, "bob") and records(world, "alice")
+
+
+@pytest.mark.parametrize("off", [False, True])
+@pytest.mark.parametrize("point", range(1, 13, 2))
+def test_a_removal_killed_half_way_goes_on(world: World, point: int, off: bool) -> None:
+    _installed(world)
+    world.reset_calls()
+    if off:
+        (world.folder / "bob.off").touch()
+    world.fault(f"{point} kill-after")
+    world.run("alice", "cli", "removal")
+    world.reset_calls()
+    again = world.run("alice", "cli", "removal")
+    assert again.returncode == 0, again.stderr
+    assert world.read("alice", "etc/xen/web1.cfg") == WEB1 and not records(world, "alice")
+    assert world.drbd("alice") == {} and set(world.volumes("alice")) == set(DISKS)
+    assert not list((world.folder / "alice/var/lib/xenhelper").rglob("*-web1"))
+
+
+def test_a_removal_that_can_not_be_finished_says_so(world: World) -> None:
+    _installed(world)
+    world.fault("fail alice lvremove")
+    done = world.run("alice", "cli", "removal")
+    lines = done.stderr.strip().splitlines()
+    assert done.returncode == 3 and len(lines) == 2, done.stderr
+    assert "web1 isn't a plain VM again: lvremove" in lines[0] and "remove the package again" in lines[1]
+    world.reset_calls()
+    assert world.run("alice", "cli", "removal").returncode == 0
+    assert world.read("alice", "etc/xen/web1.cfg") == WEB1 and not records(world, "alice")

@@ -52,6 +52,7 @@ class Host:
             "/etc/xenhelper": "conf",
             "/run/xenhelper": "run/xenhelper",
             "/var/lib/xenhelper": "state",
+            "/var/lib/prometheus": "prometheus",
         }.items():
             text = text.replace(real, str(self.path / fake))
         environment = {"PATH": f"{self.path}:/usr/bin:/bin", "LOG": str(self.path / "log")}
@@ -91,6 +92,53 @@ def test_removal_takes_the_link_and_stops_the_units(host: Host) -> None:
     log = (host.path / "log").read_text()
     assert "disable --quiet xenhelper-peer@bob.service" in log
     assert "resources" not in log
+
+
+def _with_a_record(host: Host, removal: str) -> None:
+    host.backends(OTHER)
+    os.symlink("/usr/lib/xenhelper/xl", host.shim)
+    (host.path / "state/resources").mkdir(parents=True)
+    (host.path / "state/resources/web1-xvda").touch()
+    host.program("xenhelper", f'echo "xenhelper $*" >> "$LOG"; {removal}')
+
+
+def test_removal_has_each_vm_given_its_plain_disks_first(host: Host) -> None:
+    _with_a_record(host, "echo keep /dev/vg0/web1")
+    done = host.run("prerm", "remove")
+    assert done.returncode == 0 and "keep /dev/vg0/web1" in done.stdout
+    log = (host.path / "log").read_text()
+    assert log.startswith("xenhelper removal\n"), "the peer's link was stopped first"
+    assert not host.shim.is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("removal", "words"), [("echo why >&2; exit 3", "why"), ("exit 124", "over 30 minutes")]
+)
+def test_a_vm_that_would_not_start_keeps_the_package(host: Host, removal: str, words: str) -> None:
+    _with_a_record(host, removal)
+    done = host.run("prerm", "remove")
+    assert done.returncode == 1 and words in done.stderr and "not removed" in done.stderr
+    # nothing is taken away: the VM starts as before, and the same command goes on
+    assert host.shim.is_symlink()
+    assert (host.path / "log").read_text() == "xenhelper removal\n"
+
+
+def test_nothing_replicated_and_a_broken_program(host: Host) -> None:
+    _with_a_record(host, "exit 1")
+    (host.path / "state/resources/web1-xvda").unlink()
+    assert host.run("prerm", "remove").returncode == 0
+    assert not host.shim.is_symlink()
+
+
+def test_figures_go_with_the_host(host: Host) -> None:
+    files = [host.path / "prometheus/node-exporter/xenhelper.prom", host.path / "mine/x.prom"]
+    for file in files:
+        file.parent.mkdir(parents=True)
+        file.touch()
+    (host.path / "conf").mkdir()
+    (host.path / "conf/xenhelper.conf").write_text(f"[metrics]\ntextfile = {files[1]}\n")
+    assert host.run("postrm", "remove").returncode == 0
+    assert not any(file.exists() for file in files)
 
 
 def test_a_foreign_xl_and_a_host_without_xen(host: Host) -> None:

@@ -1,9 +1,10 @@
 """``xenhelper removal``, by the package before it goes: every VM gets its plain disks back."""
 
 import argparse
+import sys
 
-from xenhelper import forget
-from xenhelper.errors import EXIT_DONE, PeerFailed, PeerUnreachable, XenhelperError
+from xenhelper import removal
+from xenhelper.errors import EXIT_DONE
 
 HELP = ""
 
@@ -13,15 +14,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Always 0: a package that is to go isn't held up by what must stay; that is said."""
-    for vm in forget.known():
-        try:
-            try:
-                lines = forget.run(vm)
-            except (PeerUnreachable, PeerFailed) as error:
-                lines = forget.alone(vm, error.what)
-        except XenhelperError as error:
-            lines = [f"{vm} stays as it is: {error}"]
-        for line in lines:
-            print(line)
+    """0 when the package can go. Raises Refused when a VM would be left half way."""
+    done, failed = removal.run()
+    for line in done:
+        print(line, flush=True)
+    for line in failed:
+        print(f"xenhelper: {line}", file=sys.stderr)
+    if failed:
+        raise removal.blocked(failed)
     return EXIT_DONE
