@@ -107,7 +107,8 @@ def find(
     lower = {}
     for name, record in records.items():
         for key in ("volume", "meta"):
-            device = number(record[key]) if record.get(key) else ""
+            # metadata may be "internal": then it is on the volume itself
+            device = number(record[key]) if record.get(key, "").startswith("/") else ""
             if device:
                 lower[device] = (name, record[key])
     found = []

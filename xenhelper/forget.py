@@ -12,6 +12,7 @@ from typing import Any
 
 from xenhelper import (
     ceded,
+    handmade,
     insync,
     intents,
     log,
@@ -26,6 +27,7 @@ from xenhelper import (
 )
 from xenhelper.drbd import adm, proc, resfile, verbs
 from xenhelper.errors import Refused, XenhelperError
+from xenhelper.plan import TAKEN
 from xenhelper.tuning import probes
 from xenhelper.xen import vmconfig
 
@@ -55,6 +57,8 @@ def run(vm: str, delete_peer_volumes: bool = False, dry: bool = False) -> list[s
         check(vm, records)
         answer = ask(peer, "replicate-forget", request, timeout=30.0)
         # an earlier run that died there had proven it, and there is no sync any more to look at
+        if delete_peer_volumes:
+            _check_deletable(vm, records)
         if delete_peer_volumes and not answer.get("begun"):
             _require_good(records, peer)
         lines = [f"{peer}: {line}" for line in _lines(answer)]
@@ -147,6 +151,8 @@ def serve(peer: str, args: dict[str, Any]) -> dict[str, Any]:
     fd = intents.lock(vm, wait=20.0)
     try:
         check(vm, records)
+        if args["delete"]:
+            _check_deletable(vm, records)
         if args["delete"] and intents.read(KIND, vm) is None:
             # the asker has looked as well; a copy goes only if both hosts see another
             _require_good(records, peer)
@@ -200,6 +206,9 @@ def _require_good(records: Mapping[str, Mapping[str, str]], peer: str) -> None:
 def _describe(vm: str, records: Mapping[str, Mapping[str, str]], delete_data: bool) -> list[str]:
     lines = []
     for name, record in records.items():
+        if record.get(TAKEN) == "yes":
+            lines.append(f"keep resource {name}, with the settings and the file that it had before")
+            continue
         lines.append(f"stop resource {name}, remove {record['meta']}")
         lines.append(f"{'REMOVE' if delete_data else 'keep'} {record['volume']}")
     config = vmfile.record(vm).get("config", "")
@@ -215,11 +224,16 @@ def here(vm: str, peer: str, delete_data: bool) -> None:
         return
     intents.write(KIND, vm, peer=peer, delete="yes" if delete_data else "no")
     intents.remove("grow", vm)  # what it had changed by now are volumes' sizes only
+    taken = _taken(records)
     for name, record in records.items():
-        adm.down(name, int(record["minor"]))
-    text = resfile.read(vm)
-    if text is not None and resfile.is_ours(text, vm):
-        statefile.remove(resfile.path(vm))
+        if name not in taken:
+            adm.down(name, int(record["minor"]))
+    if taken or handmade.kept(vm):
+        handmade.give_back(vm, taken)
+    else:
+        text = resfile.read(vm)
+        if text is not None and resfile.is_ours(text, vm):
+            statefile.remove(resfile.path(vm))
     _volumes(vm, records, delete_data)
     _restore(vm)
     for name, record in records.items():
@@ -240,6 +254,19 @@ def here(vm: str, peer: str, delete_data: bool) -> None:
     )
 
 
+def _taken(records: Mapping[str, Mapping[str, str]]) -> dict[str, int]:
+    """Those that were made by hand, with their minors: they go back to how they were."""
+    return {name: int(record["minor"]) for name, record in records.items() if record.get(TAKEN) == "yes"}
+
+
+def _check_deletable(vm: str, records: Mapping[str, Mapping[str, str]]) -> None:
+    if _taken(records):
+        raise Refused(
+            f"{vm} was replicated by hand before: its copies on both hosts are needed for that",
+            "forget without --delete-peer-volumes",
+        )
+
+
 def _notes(name: str) -> list[str]:
     """What this host keeps of a resource beside its record."""
     verified = f"{paths.STATE}/verify/{name}"
@@ -251,6 +278,9 @@ def _volumes(vm: str, records: Mapping[str, Mapping[str, str]], delete_data: boo
     for name, record in records.items():
         proof = (f"xenhelper.vm={vm}", f"xenhelper.resource={name}")
         meta, data = known.get(record["meta"]), known.get(record["volume"])
+        if record.get(TAKEN) == "yes":
+            handmade.untag(meta, data)
+            continue
         if meta is not None:
             volumes.remove(meta, *proof)
         if data is not None and delete_data:

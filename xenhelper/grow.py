@@ -28,6 +28,7 @@ from xenhelper.drbd import events, verbs
 from xenhelper.errors import CommandFailed, PeerFailed, PeerUnreachable, Refused, XenhelperError
 from xenhelper.growth import Side
 from xenhelper.peer.client import ask
+from xenhelper.plan import INTERNAL
 
 KIND = "grow"
 SOURCE, TARGET = "source", "target"
@@ -199,6 +200,12 @@ def _side(record: Mapping[str, str]) -> Side:
 def _volumes(
     record: Mapping[str, str],
 ) -> "tuple[volumes.Volume, volumes.Volume, dict[str, volumes.Group]]":
+    if record["meta"] == INTERNAL:
+        raise Refused(
+            f"{record['resource']} was made by hand with its metadata on its own volume, which isn't grown "
+            "from here",
+            f"`xenhelper forget {record['vm']}`, grow it by hand, then `xenhelper convert {record['vm']}`",
+        )
     known, groups = volumes.facts()
     by_path = {volume.path: volume for volume in known}
     found = []

@@ -16,11 +16,21 @@ from xenhelper.drbd import knobs, resfile
 from xenhelper.drbd.knobs import Knobs
 from xenhelper.errors import XenhelperError
 
+# the key of a resource's record that says that it was made by hand
+TAKEN = "taken_over"
+# where DRBD keeps metadata at the end of the data volume itself
+INTERNAL = "internal"
+
 
 @dataclass(frozen=True)
 class Disk:
     """One disk; sizes in bytes. ``fresh``: this plan creates it; otherwise it exists and is
-    only listed (its metadata's sizes are 0 then)."""
+    only listed (its metadata's sizes are 0 then).
+
+    ``taken``: an administrator made it by hand, and it was, or is now, taken over with all
+    that it has. Its metadata is then where ``meta`` says (a volume's path, or ``internal``),
+    and its volume may have another name on the peer.
+    """
 
     vdev: str
     resource: str
@@ -35,6 +45,10 @@ class Disk:
     peer_meta_size: int
     fresh: bool = True
     knobs: Knobs = field(default_factory=Knobs)
+    taken: bool = False
+    meta: str = ""
+    peer_meta: str = ""
+    peer_name: str = ""
 
     @property
     def meta_name(self) -> str:
@@ -59,6 +73,11 @@ class Plan:
     def fresh(self) -> tuple[Disk, ...]:
         return tuple(disk for disk in self.disks if disk.fresh)
 
+    @property
+    def takes_over(self) -> bool:
+        """Whether it takes over what was made by hand, instead of making it."""
+        return any(disk.taken for disk in self.fresh)
+
     def seen_from(self, host: str) -> "Plan":
         """The same plan with ``host`` (one of the two) as the local end."""
         if host == self.host:
@@ -70,6 +89,10 @@ class Plan:
                 disk,
                 group=disk.peer_group,
                 peer_group=disk.group,
+                name=disk.peer_name or disk.name,
+                peer_name=disk.name if disk.peer_name else "",
+                meta=disk.peer_meta,
+                peer_meta=disk.meta,
                 meta_size=disk.peer_meta_size,
                 peer_meta_size=disk.meta_size,
             )
@@ -95,8 +118,8 @@ class Plan:
 
     def _entry(self, disk: Disk) -> resfile.Entry:
         ends = (
-            resfile.End(self.host, self.address, *_paths(disk.group, disk)),
-            resfile.End(self.peer, self.peer_address, *_paths(disk.peer_group, disk)),
+            resfile.End(self.host, self.address, *_paths(disk)),
+            resfile.End(self.peer, self.peer_address, *_peer_paths(disk)),
         )
         return resfile.Entry(
             disk.resource, disk.minor, disk.port, disk.secret, ends, self.protocol, disk.knobs
@@ -104,8 +127,9 @@ class Plan:
 
     def record(self, disk: Disk, created: str) -> dict[str, str]:
         """The resource record of ``disk`` on the local end (paths.RESOURCES)."""
-        volume, meta = _paths(disk.group, disk)
-        return {
+        volume, meta = _paths(disk)
+        peer_volume, peer_meta = _peer_paths(disk)
+        found = {
             "resource": disk.resource,
             "vm": self.vm,
             "vdev": disk.vdev,
@@ -117,13 +141,14 @@ class Plan:
             "peer": self.peer,
             "address": resfile.endpoint(self.address, disk.port),
             "peer_address": resfile.endpoint(self.peer_address, disk.port),
-            "peer_volume": _paths(disk.peer_group, disk)[0],
+            "peer_volume": peer_volume,
             "size_bytes": str(disk.size),
             "protocol": self.protocol,
             "secret": disk.secret,
             "knobs": json.dumps(disk.knobs.to_json()),
             "created": created,
         }
+        return {**found, TAKEN: "yes", "peer_meta": peer_meta} if disk.taken else found
 
     def to_json(self) -> dict[str, Any]:
         """For an intent or a request. Both hold the secrets: 0600 and ssh."""
@@ -132,8 +157,14 @@ class Plan:
         return found
 
 
-def _paths(group: str, disk: Disk) -> tuple[str, str]:
-    return f"/dev/{group}/{disk.name}", f"/dev/{group}/{disk.meta_name}"
+def _paths(disk: Disk) -> tuple[str, str]:
+    """Volume and metadata on the local end."""
+    return f"/dev/{disk.group}/{disk.name}", disk.meta or f"/dev/{disk.group}/{disk.meta_name}"
+
+
+def _peer_paths(disk: Disk) -> tuple[str, str]:
+    name, meta = disk.peer_name or disk.name, disk.peer_meta
+    return f"/dev/{disk.peer_group}/{name}", meta or f"/dev/{disk.peer_group}/{disk.meta_name}"
 
 
 def from_json(data: Mapping[str, Any] | str) -> Plan:
@@ -162,6 +193,13 @@ def _check_types(plan: Plan) -> None:
                 raise TypeError(f"{one.name} is {type(value).__name__}")
 
 
+def _valid_meta(meta: str, taken: bool) -> bool:
+    """Only what was made by hand has its metadata elsewhere, and that is always said."""
+    if not taken:
+        return meta == ""
+    return meta == INTERNAL or (meta.startswith("/dev/") and volumes.split_path(meta) is not None)
+
+
 def _check(plan: Plan) -> None:
     names.check_vm(plan.vm)
     # it becomes part of a tag and of a file's name
@@ -173,13 +211,16 @@ def _check(plan: Plan) -> None:
     for disk in plan.disks:
         names.check_resource(disk.resource)
         sane = sane and all(
-            volumes.valid_name(name) for name in (disk.group, disk.peer_group, disk.meta_name)
+            volumes.valid_name(name)
+            for name in (disk.group, disk.peer_group, disk.name if disk.taken else disk.meta_name)
         )
         sane = sane and names.valid_vdev(disk.vdev)
         numbers = (disk.minor, disk.port, disk.size, disk.meta_size, disk.peer_meta_size)
         sane = sane and all(number >= 0 for number in numbers)
         sane = sane and disk.minor < 1 << 20 and 0 < disk.port < 65536 and 0 < disk.size < 1 << 60
-        if sane and disk.fresh:
+        sane = sane and (not disk.peer_name or volumes.valid_name(disk.peer_name))
+        sane = sane and all(_valid_meta(meta, disk.taken) for meta in (disk.meta, disk.peer_meta))
+        if sane and disk.fresh and not disk.taken:
             sane = min(disk.meta_size, disk.peer_meta_size) >= volumes.meta_bytes(disk.size, 512)
     if not sane or len({disk.resource for disk in plan.disks}) != len(plan.disks):
         raise XenhelperError(f"the replication plan for {plan.vm} has values out of range")

@@ -13,6 +13,8 @@ from xenhelper import names, paths
 from xenhelper.volumes import MAX_LV_NAME, META_SUFFIX, Volume, matches, resolve, split_path
 
 REPLICATE, LEAVE, REFUSE = "replicate", "leave", "refuse"
+# xl's `drbd:RES` comes to the same (libxlu_disk_l.l); the disk's path is the resource's name
+BY_HAND = ("block-drbd", "/etc/xen/scripts/block-drbd")
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,14 @@ def _decide(vm: str, disk: Mapping[str, Any], rules: Rules, facts: Facts) -> Dec
         if owner != vm:
             return result(REFUSE, f"resource {path} belongs to VM {owner}")
         return result(LEAVE, f"is on resource {path} already")
+    if script in BY_HAND:
+        record = facts.records.get(path)
+        if record is None:
+            return result(LEAVE, f"is on resource {path}, made by hand (`xenhelper convert` takes it over)")
+        if record.get("vm") != vm:
+            return result(REFUSE, f"resource {path} belongs to VM {record.get('vm')}")
+        own = resolve(record.get("volume", ""), facts.volumes)
+        return result(REPLICATE, f"is on resource {path} already", own, path)
     volume = resolve(path, facts.volumes) if path.startswith("/") else None
     if volume is not None:
         taken = _beneath(vm, vdev, volume, facts)

@@ -28,7 +28,12 @@ def reserve(plan: Plan, role: str, token: str) -> None:
     Raises XenhelperError when the lease has run out: the numbers may be taken by now.
     """
     with lease.used(token):
-        _write(plan, role, OPEN)
+        begin(plan, role)
+
+
+def begin(plan: Plan, role: str) -> None:
+    """Write the intent of a plan whose numbers are its own already."""
+    _write(plan, role, OPEN)
 
 
 def begin(plan: Plan, role: str) -> None:
@@ -178,6 +183,20 @@ def undo(vm: str, run_id: str) -> bool:
     if intent.get("state") != OPEN:
         raise XenhelperError(f"{vm}: its set-up is finished already, not undone", "xenhelper forget " + vm)
     plan = from_json(intent["plan"])
+    if plan.takes_over:
+        from xenhelper import handmade
+
+        handmade.undo(plan)
+    else:
+        _take_back(plan, intent.get("role", ""))
+    intents.remove(KIND, vm)
+    text = f"{vm}: undid a replication that wasn't finished"
+    log.event("note", text, log.NOTICE, vm=vm, intent=f"{KIND}-{vm}")
+    return True
+
+
+def _take_back(plan: Plan, role: str) -> None:
+    vm = plan.vm
     text = resfile.read(vm)
     ours = text is not None and text == plan.resource_file()
     # a lost half that was to be made anew (rejoin.py): its resources stay in the file
@@ -192,11 +211,7 @@ def undo(vm: str, run_id: str) -> bool:
         else:
             statefile.write_atomically(resfile.path(vm), before.encode())
     statefile.remove(f"{paths.DRBD_D}/.{vm}.res.{plan.id}")
-    _remove_volumes(plan, intent.get("role", ""))
-    intents.remove(KIND, vm)
-    text = f"{vm}: undid a replication that wasn't finished"
-    log.event("note", text, log.NOTICE, vm=vm, intent=f"{KIND}-{vm}")
-    return True
+    _remove_volumes(plan, role)
 
 
 def _is_up_with(resource: str, minor: int) -> bool:

@@ -31,7 +31,7 @@ from xenhelper.consider import Considered, Look, Request
 from xenhelper.drbd import resfile
 from xenhelper.errors import PeerUnreachable, Refused, XenhelperError
 from xenhelper.peer.client import ask
-from xenhelper.plan import Disk, Plan
+from xenhelper.plan import TAKEN, Disk, Plan
 from xenhelper.tuning import link
 from xenhelper.xen import vmconfig
 
@@ -121,14 +121,14 @@ def _first(found: Considered) -> Outcome:
     request = found.request
     there = consider.look(found, tidy=True)
     consider.check(found, there)
-    _mention_missing(found, there)
+    mention_missing(found, there)
     if request.stored:
         agreed = vmfile.record(request.vm).get("sha256", "")
         # a conflict shows before anything is made
         vmfile.must_send(request.path, there.file, request.text, request.text, agreed, found.peer)
     plan, text, specs = _set_up(found, there)
     resources = {disk.vdev: disk.resource for disk in plan.fresh} | found.keep
-    _commit(found, there, plan, text, resources)
+    commit(found, there, plan, text, resources)
     return Outcome(found, tuple(specs), plan.fresh)
 
 
@@ -162,15 +162,17 @@ def _set_up(found: Considered, there: Look) -> tuple[Plan, str, list[str]]:
     except BaseException:
         proving.wait()
         preparing.wait()
-        _undo_both(plan, theirs)
+        undo_both(plan, theirs)
         raise
     return plan, text, specs
 
 
-def _undo_both(plan: Plan, theirs: Mapping[str, Any]) -> None:
-    """Best effort on each host; what can't be undone now keeps its intent."""
+def undo_both(plan: Plan, theirs: Mapping[str, Any] | None = None) -> None:
+    """Best effort on each host; what can't be undone now keeps its intent. ``theirs``: the
+    peer's lease, if one was taken."""
     try:
-        if not ask(plan.peer, "replicate-undo", {"vm": plan.vm, "id": plan.id}, timeout=90.0).get("undone"):
+        undone = ask(plan.peer, "replicate-undo", {"vm": plan.vm, "id": plan.id}, timeout=90.0).get("undone")
+        if theirs is not None and not undone:
             numbers.unlease(plan.peer, theirs)
     except XenhelperError as error:
         warn(
@@ -182,7 +184,7 @@ def _undo_both(plan: Plan, theirs: Mapping[str, Any]) -> None:
         warn(f"{plan.vm}: what was begun here isn't undone yet ({error}); `xenhelper reconcile` tries again")
 
 
-def _commit(found: Considered, there: Look, plan: Plan, text: str, resources: Mapping[str, str]) -> None:
+def commit(found: Considered, there: Look, plan: Plan, text: str, resources: Mapping[str, str]) -> None:
     """From here on it is finished, whatever happens: records, config on both, intents gone."""
     request = found.request
     provision.commit_intent(plan, provision.SOURCE)
@@ -193,7 +195,7 @@ def _commit(found: Considered, there: Look, plan: Plan, text: str, resources: Ma
         vmfile.rewrite(request.path, text, request.vm)
     _rename(found, resources, message)
     ask(plan.peer, "replicate-commit", message, timeout=40.0)
-    _write_vm_record(found, text)
+    _write_vm_record(found, text, settled=not (plan.takes_over and found.fresh))
     provision.done(plan)
 
 
@@ -217,7 +219,7 @@ def _again(found: Considered) -> Outcome:
     try:
         there = asking.get()
         consider.check(found, there)
-        _mention_missing(found, there)
+        mention_missing(found, there)
         _with_config(found, there, text, message)
     except PeerUnreachable as error:
         # a VM whose peer is away goes on living here; the next create sends the change
@@ -251,11 +253,13 @@ def _with_config(found: Considered, there: Look, text: str, message: dict[str, o
         message.update(text=text, expected=there.file.sha256, mode=mode)
 
 
-def _write_vm_record(found: Considered, text: str) -> None:
+def _write_vm_record(found: Considered, text: str, settled: bool = True) -> None:
+    """``settled``: no disk is left for the next create to replicate."""
     request, host = found.request, found.settings.host
     resources = list(provision.vm_records(request.vm))
     if request.stored:
-        vmfile.write_record(request.vm, request.path, vmconfig.checksum(text), found.peer, resources, host)
+        agreed = vmconfig.checksum(text) if settled else ""
+        vmfile.write_record(request.vm, request.path, agreed, found.peer, resources, host)
     elif not vmfile.record(request.vm):
         vmfile.write_record(request.vm, request.path, "", found.peer, resources, host)
 
@@ -283,7 +287,7 @@ def _mention_left(found: Considered) -> None:
             )
 
 
-def _mention_missing(found: Considered, there: Look) -> None:
+def mention_missing(found: Considered, there: Look) -> None:
     if there.missing:
         warn(f"{found.request.vm} couldn't run on {found.peer}, which lacks {', '.join(there.missing)}")
 
@@ -324,5 +328,8 @@ def existing(record: Mapping[str, str], text: str) -> Disk:
         )
     numbers = int(record["minor"]), int(record["port"]), int(record["size_bytes"])
     groups = here[0], there[0], here[1]
-    secret = secrets[name]
-    return Disk(record["vdev"], name, *numbers, *groups, secret, 0, 0, fresh=False, knobs=knobs[name])
+    known = record["vdev"], name, *numbers, *groups, secrets[name], 0, 0
+    if record.get(TAKEN) != "yes":
+        return Disk(*known, fresh=False, knobs=knobs[name])
+    ends = record["meta"], record.get("peer_meta", ""), there[1] if there[1] != here[1] else ""
+    return Disk(*known, False, knobs[name], True, *ends)

@@ -132,7 +132,7 @@ def _survey(vm: str, args: dict[str, Any]) -> dict[str, Any]:
 
 def serve_prepare(peer: str, args: dict[str, Any]) -> dict[str, Any]:
     """Reserve the plan's numbers, then set everything up at this end."""
-    plan = _plan_of(peer, args["plan"])
+    plan = plan_of(peer, args["plan"])
     _check_free(plan)
     provision.reserve(plan, provision.TARGET, args["token"])
     fd = intents.lock(plan.vm, wait=_LOCK_WAIT)
@@ -152,15 +152,18 @@ def agree_on_addresses(here: Plan, peer: config.Peer) -> None:
         )
 
 
-def _plan_of(peer: str, data: dict[str, Any]) -> Plan:
-    """The peer's plan, seen from here, if it keeps to what our configuration allows it."""
+def plan_of(peer: str, data: dict[str, Any], takes_over: bool = False) -> Plan:
+    """The peer's plan, seen from here, if it keeps to what our configuration allows it.
+    ``takes_over``: what was made by hand, which is where it is."""
     plan = from_json(data)
     settings = config.load()
     if plan.host != peer or plan.peer != settings.host:
         raise XenhelperError(f"the plan for {plan.vm} is for {plan.host} and {plan.peer}, but {peer} asks")
     here, other = plan.seen_from(settings.host), settings.peer(peer)
     agree_on_addresses(here, other)
-    for disk in here.fresh:
+    if any(disk.taken != takes_over for disk in here.fresh):
+        raise Refused(f"{plan.vm}: what {peer} asks for isn't what the request is for")
+    for disk in here.fresh if not takes_over else ():
         if other.volume_groups.get(disk.group) != disk.peer_group:
             raise Refused(
                 f"{settings.host}'s configuration gives {peer} no place in volume group {disk.group}",

@@ -543,7 +543,7 @@ def test_a_package_that_goes_where_the_data_is_not(world: World) -> None:
 
 
 @pytest.mark.parametrize("off", [False, True])
-@pytest.mark.parametrize("point", range(1, 13, 2))
+@pytest.mark.parametrize("point", (2, 5, 9))
 def test_a_removal_killed_half_way_goes_on(world: World, point: int, off: bool) -> None:
     _installed(world)
     world.reset_calls()

@@ -13,6 +13,7 @@ from xenhelper import paths
 from xenhelper.doctor.finding import HINT, WARNING, Finding
 from xenhelper.doctor.pair import Pair
 from xenhelper.errors import XenhelperError
+from xenhelper.setup import obstacles
 from xenhelper.xen import vmconfig
 
 FOLDERS = ("/etc/xen", "/etc/xen/auto")
@@ -23,7 +24,8 @@ _NOT_CONFIGS = (".conf", ".dpkg-old", ".dpkg-new", ".dpkg-dist", "~", ".bak", ".
 
 def look(records: dict[str, dict[str, str]]) -> dict[str, dict[str, Any]]:
     """Path -> ``name``, ``direct`` (replicated volumes that it names as its disks), ``ours``
-    (whether our block ends it), and what :func:`_oddities` finds."""
+    (whether our block ends it), ``by_hand`` (whether it has disks for block-drbd), and what
+    :func:`_oddities` finds."""
     volumes = sorted({record[key] for record in records.values() for key in ("volume",) if key in record})
     found: dict[str, dict[str, Any]] = {}
     seen: set[str] = set()
@@ -60,7 +62,9 @@ def judge(text: str, volumes: list[str]) -> dict[str, Any]:
     plain = "\n".join(line.split("#")[0] for line in text.splitlines())
     direct = [] if ours else [volume for volume in volumes if _named(volume, plain)]
     name = re.search(_SETTING.format("name"), plain, re.M)
-    return {"name": name[1].strip() if name else "", "ours": ours, "direct": direct, **_oddities(plain)}
+    by_hand = obstacles.names_by_hand(text)
+    told = {"ours": ours, "direct": direct, "by_hand": by_hand}
+    return {"name": name[1].strip() if name else "", **told, **_oddities(plain)}
 
 
 def _named(volume: str, text: str) -> bool:
@@ -105,6 +109,12 @@ def check(pair: Pair) -> list[Finding]:
                     f"{path} has {volume} itself as a disk, which DRBD replicates: a start past xenhelper's "
                     "xl would write beneath DRBD",
                     f"`xl create {path}` puts that right, or remove the file",
+                )
+            if config.get("by_hand"):
+                add(
+                    HINT,
+                    f"{path} has disks that were replicated by hand for block-drbd",
+                    f"with the VM shut down, `xenhelper convert {path}` takes them over, their data as it is",
                 )
             if config.get("loader_gone"):
                 add(

@@ -57,7 +57,7 @@ def check(pair: Pair) -> list[Finding]:
                 )
             if "tagged" not in unread:
                 for key in ("volume", "meta"):
-                    if record.get(key) and record[key] not in facts.tagged:
+                    if record.get(key, "").startswith("/") and record[key] not in facts.tagged:
                         add(
                             WARNING,
                             owner,

@@ -131,7 +131,8 @@ def _render_one(entry: Entry) -> str:
         lines += [
             f"    on {_quoted(end.host)} {{",
             f"        disk {_quoted(end.volume)};",
-            f"        meta-disk {_quoted(end.meta)};",
+            # the word, not a file of that name, where metadata is on the volume itself
+            f"        meta-disk {end.meta if end.meta == 'internal' else _quoted(end.meta)};",
             f"        address {_address(end.address, entry.port)};",
             "    }",
         ]

@@ -83,6 +83,26 @@ def unclosed(text: str) -> bool:
     return depth != 0
 
 
+def top_level(text: str) -> "list[list[str]]":
+    """The words before each ``{`` or ``;`` that is in no section: ``["resource", "r0"]``,
+    ``["common"]``, ``["include", "x"]``. What isn't closed at the end counts as well."""
+    found: "list[list[str]]" = []
+    words: "list[str]" = []
+    depth = 0
+    for match in _TOKEN.finditer(text):
+        quoted, _, mark, word = match.groups()
+        if mark is None:
+            if depth == 0 and (quoted is not None or word is not None):
+                words.append(quoted if quoted is not None else word)
+            continue
+        if depth == 0 and words:
+            found.append(words)
+        words = []
+        depth += {"{": 1, "}": -1}.get(mark, 0)
+        depth = max(depth, 0)
+    return [*found, words] if words else found
+
+
 def _numbers(words: "list[str]", found: Scan) -> None:
     """Every minor and port of a statement, or of several that run into each other."""
     for at, word in enumerate(words):

@@ -6,19 +6,34 @@ from xenhelper.run import run
 
 class Settings:
     """Runtime settings. ``local`` and ``remote`` are addresses as drbdsetup takes them
-    (``ipv4:10.0.0.1:7800``), empty while the resource has no connection (StandAlone)."""
+    (``ipv4:10.0.0.1:7800``), empty while the resource has no connection (StandAlone).
+    ``meta``: a volume's path, ``internal``, or empty when it is indexed. ``numbers``: those of
+    its volumes (ours have just 0)."""
 
-    __slots__ = ("local", "meta", "minor", "name", "protocol", "remote", "two_primaries", "volume")
+    __slots__ = (
+        "fencing",
+        "local",
+        "meta",
+        "minor",
+        "name",
+        "numbers",
+        "protocol",
+        "remote",
+        "two_primaries",
+        "volume",
+    )
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.protocol = "C"  # DRBD's default, which `show` leaves out
         self.two_primaries = False
+        self.fencing = "dont-care"  # DRBD's default, too
         self.local = ""
         self.remote = ""
         self.minor = -1
         self.volume = ""
         self.meta = ""
+        self.numbers: "list[str]" = []
 
 
 def parse(text: str) -> "dict[str, Settings]":
@@ -60,10 +75,13 @@ def _apply(settings: Settings, where: "list[str]", words: "list[str]") -> None:
         elif where[-1] == "_remote_host":
             settings.remote = address
     elif key == "device" and len(words) == 3 and words[1] == "minor":
+        settings.numbers.append(where[-1].removeprefix("volume "))
         settings.minor = int(value) if value.isdecimal() and len(value) < 20 else -1
     elif key == "disk" and len(words) == 2:
         settings.volume = value
-    elif key == "meta-disk" and len(words) == 2:
+    elif key == "fencing":
+        settings.fencing = value
+    elif key in ("meta-disk", "flexible-meta-disk") and len(words) == 2:
         settings.meta = value
 
 

@@ -101,6 +101,9 @@ VERBS: dict[str, tuple[str, str, dict[str, object]]] = {
     ),
     "replicate-describe": ("xenhelper.described", "serve", {"vm": str}),
     "replicate-forget": ("xenhelper.forget", "serve", {"vm": str, "delete": bool, "dry": bool}),
+    # what was made by hand is taken over (xenhelper.convert); undo and commit as above
+    "convert-look": ("xenhelper.byhand", "serve_look", {"vm": str, "resources": [str]}),
+    "convert-prepare": ("xenhelper.handmade", "serve_prepare", {"plan": dict}),
     # resync settings of existing resources
     "tune-link": ("xenhelper.tuning.resync", "serve_link", {"vm": str}),
     "tune-resync": ("xenhelper.tuning.resync", "serve_resync", {"vm": str, "knobs": dict}),

@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 from xenhelper import paths
+from xenhelper.xen import vmconfig
 
 # a disk as block-drbd takes it: drbd:RES,xvda,w or script=block-drbd (xl-disk-configuration(5))
 _BY_HAND = re.compile(r"""["']\s*drbd:|script\s*=\s*(?:/etc/xen/scripts/)?block-drbd\b""")
@@ -25,7 +26,8 @@ def warnings(host: str) -> list[str]:
             "unless others need it"
         )
     found += [
-        f"{host}: {path} has disks for block-drbd, which xenhelper leaves alone: its VM stays as it is"
+        f"{host}: {path} has disks replicated by hand for block-drbd, which xenhelper leaves alone; with "
+        f"the VM shut down, `xenhelper convert {path}` takes them over, their data as it is"
         for path in by_hand()
     ]
     return found
@@ -40,9 +42,15 @@ def by_hand() -> list[str]:
                 text = file.read(_MAX_CONFIG)
         except OSError:
             continue
-        if any(_BY_HAND.search(line) for line in text.splitlines() if not line.lstrip().startswith("#")):
+        if names_by_hand(text):
             found.append(path.removeprefix(paths.ROOT))
     return found
+
+
+def names_by_hand(text: str) -> bool:
+    """Whether a config's text has such a disk; where our block ends it, that alone counts."""
+    counts = text[max(0, text.rfind(vmconfig.BEGIN)) :]
+    return any(_BY_HAND.search(line) for line in counts.splitlines() if not line.lstrip().startswith("#"))
 
 
 def link(device: str) -> dict[str, int]:

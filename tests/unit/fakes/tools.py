@@ -163,24 +163,40 @@ def lvchange(args: list[str]) -> None:
 
 
 def resources(path: Path) -> dict[str, dict[str, Any]]:
-    """What our own rendering holds for this host."""
+    """What a file, ours or made by hand, holds for this host."""
     found = {}
     text = path.read_text()
     for part in re.split(r"^resource ", text, flags=re.M)[1:]:
-        name = re.match(r'"([^"]+)"', part)
-        minor = re.search(r"minor (\d+);", part)
-        secret = re.search(r'shared-secret "([^"]+)"', part)
-        mine = re.search(
-            rf'on "{HOST}" {{\s*disk "([^"]+)";\s*meta-disk "([^"]+)";\s*address ipv4 [\d.]+:(\d+);', part
-        )
-        assert name and minor and secret and mine, part
+        name = re.match(r'"?([\w+-]+)"? {', part)
+        mine = re.search(rf'on "?{HOST}"? {{(.*?)}}', part, re.S)
+        assert name and mine, part
+
+        def word(pattern: str, where: str, default: str = "") -> str:
+            match = re.search(pattern, where)
+            return match[1] if match else default
+
         found[name[1]] = {
-            "minor": int(minor[1]),
-            "secret": secret[1],
-            "volume": mine[1],
-            "meta": mine[2],
-            "port": int(mine[3]),
+            "minor": int(word(r"minor (\d+);", part)),
+            "secret": word(r'shared-secret "([^"]+)"', part),
+            "volume": word(r'\bdisk "?([^";]+)"?;', mine[1]),
+            "meta": word(r'meta-disk "?([^";]+)"?;', mine[1]),
+            "port": int(word(r"address (?:ipv4 )?[\d.]+:(\d+);", mine[1])),
+            "address": word(r"address (?:ipv4 )?([\d.]+):", mine[1]),
+            "protocol": word(r"protocol (\w);", part, "C"),
+            "dual": word(r"allow-two-primaries (\w+);", part, "no"),
+            "fencing": word(r"fencing ([\w-]+);", part, "dont-care"),
         }
+    return found
+
+
+def everything() -> dict[str, dict[str, Any]]:
+    """What drbdadm reads without -c."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted((ROOT / "etc/drbd.d").glob("*.res")):
+        for name, item in resources(path).items():
+            if name in found:
+                die(f"conflicting use of resource {name}", 10)
+            found[name] = item
     return found
 
 
@@ -219,10 +235,14 @@ def drbdadm(args: list[str]) -> None:
             die(f"{args[1]}:1: Parse error: but got 'bogus' (TK 282)", 10)
         resources(Path(args[1]))
         return
+    if args[0] == "adjust":
+        return adjust(everything(), args[1])
     assert args[0] == "-c", args
     known = resources(Path(args[1]))
     if args[2] == "sh-nop":
         return
+    if args[2] == "adjust":
+        return adjust(known, args[3])
     assert args[2] == "up", args
     state = load("drbd.json", {})
     mine = state.setdefault(HOST, {})
@@ -240,6 +260,45 @@ def drbdadm(args: list[str]) -> None:
         mine[name] = {**item, "role": "Secondary", "disk": stamp[4:].decode().rstrip("\0") or "Inconsistent"}
         mine[name]["disk"] = "UpToDate" if mine[name]["disk"] == "good" else "Inconsistent"
     kernel(state)
+
+
+def adjust(known: dict[str, dict[str, Any]], name: str) -> None:
+    """The running resource takes what its file says; its disk and metadata are the same."""
+    if name not in known:
+        die(f"'{name}' not defined in your config (for this host).", 10)
+    state = load("drbd.json", {})
+    mine = state.setdefault(HOST, {})
+    wanted = known[name]
+    if name not in mine:
+        die(f"{name}: the fakes bring nothing up by adjust", 10)
+    for key in ("minor", "volume", "meta"):
+        assert mine[name][key] == wanted[key], f"{name}: {key} would be attached anew"
+    assert not (wanted["protocol"] == "A" and wanted["dual"] == "yes")
+    mine[name].update(wanted)
+    peer = state.get(PEER[HOST], {}).get(name)
+    if peer and peer["port"] == wanted["port"]:  # P_PROTOCOL_UPDATE
+        peer.update(protocol=wanted["protocol"], dual=wanted["dual"])
+    kernel(state)
+
+
+def show(state: Any, name: str) -> None:
+    """As drbdsetup of 8.4 prints it (captured/drbdsetup-show-*)."""
+    item = state.get(HOST, {}).get(name)
+    if item is None:
+        die("No such device", 20)
+    address = item.get("address", "")
+    remote = {"10.99.0.1": "10.99.0.2", "10.99.0.2": "10.99.0.1"}.get(address, "192.168.9.9")
+    meta = item["meta"] if item["meta"] == "internal" else f'"{item["meta"]}"'
+    dual = "allow-two-primaries yes;" if item["dual"] == "yes" else ""
+    port = item["port"]
+    print(
+        f"resource {name} {{\n    net {{\n        protocol\t{item['protocol']};\n        {dual}\n    }}\n"
+        f"    _remote_host {{\n        address\t\t\tipv4 {remote}:{port};\n    }}\n"
+        f"    _this_host {{\n        address\t\t\tipv4 {address}:{port};\n        volume 0 {{\n"
+        f'            device\t\t\tminor {item["minor"]};\n            disk\t\t\t"{item["volume"]}";\n'
+        f"            meta-disk\t\t\t{meta};\n            disk {{\n"
+        f"                fencing         \t{item['fencing']};\n            }}\n        }}\n    }}\n}}"
+    )
 
 
 def drbdmeta(args: list[str]) -> None:
@@ -285,6 +344,15 @@ def drbdsetup(args: list[str]) -> None:
             for host, end in ends
         ]
         item["size"] = peer["size"] = min(sizes)
+    elif args[0] == "show":
+        show(state, args[1])
+        return
+    elif args[0] == "net-options":
+        port = int(args[1].rpartition(":")[2])
+        for host in PEER:
+            for item in state.get(host, {}).values():
+                if item["port"] == port:
+                    item.update(protocol=args[3][-1], dual=args[4].rpartition("=")[2])
     elif args[0] == "events2":
         for name, item in mine.items():
             if name == args[-1] or args[-1].startswith("--"):
