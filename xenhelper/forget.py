@@ -182,6 +182,7 @@ def check(vm: str, records: Mapping[str, Mapping[str, str]]) -> None:
         if state is not None and state.role == "Primary":
             used = verbs.holder(int(record["minor"]))
             raise Refused(f"{name} is Primary on {host}: held by {used}", "let it go first")
+    handmade.require_kept(vm, _taken(records))
 
 
 def _require_good(records: Mapping[str, Mapping[str, str]], peer: str) -> None:

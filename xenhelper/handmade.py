@@ -7,7 +7,7 @@ below :data:`FOLDER`; undoing, and ``forget``, put them where they were.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from xenhelper import byhand, intents, log, names, paths, provision, replicate_peer, statefile, volumes
@@ -95,9 +95,9 @@ def take(plan: Plan) -> None:
         _check_settings(plan, disk.resource)
         tags = volumes.tags_for(plan.vm, disk.resource, disk.minor, disk.port)
         record = plan.record(disk, "")
-        for path in (record["volume"], record["meta"]):
-            if path != INTERNAL:
-                volumes.change_tags(path, add=tags)
+        volumes.change_tags(record["volume"], add=tags)
+        if record["meta"] != INTERNAL:
+            volumes.change_tags(record["meta"], add=(*tags, volumes.META_TAG))
 
 
 def _keep(plan: Plan) -> list[str]:
@@ -110,6 +110,8 @@ def _keep(plan: Plan) -> list[str]:
             data = file.read(resscan.MAX_FILE)
         ours = resfile.is_ours(data.decode("utf-8", "replace"), plan.vm)
         if name not in before and not ours and fresh & set(defines):
+            if len(data) == resscan.MAX_FILE:
+                raise Refused(f"{path} on {plan.host} is larger than {resscan.MAX_FILE >> 20} MiB")
             mode = os.stat(path).st_mode & 0o777
             statefile.write_atomically(f"{FOLDER}/{plan.vm}/{name}", data, mode)
     return kept(plan.vm)
@@ -118,6 +120,24 @@ def _keep(plan: Plan) -> list[str]:
 def kept(vm: str) -> list[str]:
     """Names of the files that are kept for ``vm``."""
     return statefile.names(f"{FOLDER}/{names.check_vm(vm)}")
+
+
+def require_kept(vm: str, resources: Iterable[str]) -> None:
+    """Raises Refused when the file that one of them had before is nowhere on this host (its dom0
+    was reinstalled, say): without it there is nothing to go back to."""
+    found = {word for name in kept(vm) for word in byhand.heads(f"{FOLDER}/{vm}/{name}")}
+    own = os.path.basename(resfile.path(vm))
+    text = resfile.read(vm)
+    for name, words in byhand.defined().items():
+        if name != own or text is None or not resfile.is_ours(text, vm):
+            found.update(words)
+    for resource in resources:
+        if resource not in found:
+            raise Refused(
+                f"the file that defined {resource} before {vm} was converted isn't on {os.uname().nodename} "
+                "any more",
+                f"put it into {FOLDER}/{vm} there; the other host's is there, and mostly the same",
+            )
 
 
 def _register(minor: int, path: str) -> None:

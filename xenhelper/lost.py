@@ -14,7 +14,8 @@ def missing(record: "Mapping[str, str]") -> str:
     """The path of the resource's data or metadata volume that isn't there; '' if both are."""
     for key in ("volume", "meta"):
         path = record.get(key, "")
-        if path and not os.path.exists(paths.ROOT + path):
+        # metadata may be "internal"
+        if path.startswith("/") and not os.path.exists(paths.ROOT + path):
             return path
     return ""
 
@@ -25,9 +26,9 @@ def explain(
     """What became of ``path`` (of :func:`missing`), by the tags of this host's volumes; None
     when it is there after all (pure)."""
     resource = record.get("resource", "")
-    wanted = path.endswith(volumes.META_SUFFIX)
+    wanted = path == record.get("meta")
     for volume in known:
-        if volume.tag("resource") != resource or volume.name.endswith(volumes.META_SUFFIX) != wanted:
+        if volume.tag("resource") != resource or volume.is_meta != wanted:
             continue
         if volume.path != path:
             return XenhelperError(

@@ -36,11 +36,6 @@ def begin(plan: Plan, role: str) -> None:
     _write(plan, role, OPEN)
 
 
-def begin(plan: Plan, role: str) -> None:
-    """Write the intent of a plan whose numbers are its own already."""
-    _write(plan, role, OPEN)
-
-
 def commit_intent(plan: Plan, role: str) -> None:
     """From here on the plan is finished, not undone, whatever happens."""
     _write(plan, role, COMMITTED)

@@ -44,7 +44,7 @@ def entries(records: Iterable[Mapping[str, str]], text: str = "") -> list[resfil
                     record["peer"],
                     address(record["peer_address"]),
                     record["peer_volume"],
-                    record["peer_volume"] + volumes.META_SUFFIX,
+                    record.get("peer_meta") or record["peer_volume"] + volumes.META_SUFFIX,
                 ),
             )
             numbers = int(record["minor"]), int(record["port"])
@@ -111,7 +111,7 @@ def by_vm(known: Iterable[volumes.Volume]) -> dict[str, list[Tagged]]:
         numbers = volume.tag("minor"), volume.tag("port")
         if not names.valid_vm(vm) or not names.valid_resource(resource):
             continue
-        if volume.name.endswith(volumes.META_SUFFIX) or not all(text.isdecimal() for text in numbers):
+        if volume.is_meta or not all(text.isdecimal() for text in numbers):
             continue
         tagged = Tagged(vm, resource, int(numbers[0]), int(numbers[1]), volume)
         found.setdefault(vm, []).append(tagged)

@@ -80,6 +80,10 @@ def lost(
     there = {volume.full_name for volume in known}
     disks = []
     for disk in here.disks:
+        if disk.taken:
+            _require_there(disk, here.peer, there)
+            disks.append(disk)
+            continue
         both = [f"{disk.group}/{disk.name}", f"{disk.group}/{disk.meta_name}"]
         found = [name for name in both if name in there]
         if len(found) == 1:
@@ -107,6 +111,17 @@ def lost(
             "`xenhelper status` shows what ails it; `xenhelper reconcile --from-volumes` brings files back",
         )
     return replace(here, disks=tuple(disks))
+
+
+def _require_there(disk: plan.Disk, peer: str, there: set[str]) -> None:
+    """What was made by hand is made anew by hand. Raises Refused."""
+    for path in (f"/dev/{disk.group}/{disk.name}", disk.meta):
+        if path != plan.INTERNAL and path.removeprefix("/dev/") not in there:
+            raise Refused(
+                f"{disk.resource} was made by hand before it was converted, and {path} is lost",
+                f"make it by hand, of the same size; `drbdadm create-md {disk.resource}` and `drbdadm up "
+                f"{disk.resource}` let {peer} fill it",
+            )
 
 
 def _check(here: plan.Plan, there: Mapping[str, str], groups: Mapping[str, volumes.Group]) -> None:

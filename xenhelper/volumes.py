@@ -18,6 +18,7 @@ from xenhelper.run import run
 
 KIB, GIB = 1024, 1024**3
 META_SUFFIX = "_xhmeta"
+META_TAG = "xenhelper.meta=yes"
 MAX_LV_NAME = 127
 # drbdmeta takes less, but DRBD 8.4 refuses to attach it (drbd_nl.c, min_md_device_sectors); it
 # matters only in a volume group of extents below that
@@ -55,6 +56,11 @@ class Volume:
         """The value of our tag ``xenhelper.KEY=``, or ''."""
         prefix = f"xenhelper.{key}="
         return next((tag[len(prefix) :] for tag in self.tags if tag.startswith(prefix)), "")
+
+    @property
+    def is_meta(self) -> bool:
+        """Whether it holds DRBD's metadata: ours by its name, one made by hand by its tag."""
+        return self.name.endswith(META_SUFFIX) or META_TAG in self.tags
 
 
 @dataclass(frozen=True)

@@ -316,6 +316,40 @@ def test_going_back_killed_at_any_step_goes_on(world: World, host: str, order: s
     assert state(world) == before
 
 
+def test_its_file_is_rendered_anew_and_a_lost_volume_is_not(world: World) -> None:
+    """Metadata stays where its administrator put it, on the other host as well."""
+    assert world.run("alice", "cli", "convert", "hand").returncode == 0
+    ours = world.read("bob", "etc/drbd.d/hand.res")
+    (world.folder / "bob/etc/drbd.d/hand.res").unlink()
+    assert world.run("bob", "resfile", "hand").stdout.strip() == "True"
+    assert world.read("bob", "etc/drbd.d/hand.res") == ours
+    world.lose("bob", "hand-xvda", ["vg0/hand-xvda", "vg0/hand-xvda_meta"])
+    refused = world.run("bob", "cli", "replicate", "hand", "--from-peer")
+    assert refused.returncode == 3 and "/dev/vg0/hand-xvda is lost" in refused.stderr
+    assert "vg0/hand-xvda" not in world.volumes("bob")
+
+
+def test_a_host_that_was_installed_anew_has_it_again(world: World) -> None:
+    """From tags and the peer. What it was before is lost there, and is asked for."""
+    other_file(world)
+    assert world.run("alice", "cli", "convert", "hand").returncode == 0
+    kept = {name: text for name, text in world.files("bob").items() if "hand" in name}
+    for name in kept:
+        (world.folder / "bob" / name).unlink()
+    done = world.run("bob", "cli", "reconcile", "--from-volumes")
+    assert done.returncode == 0, done.stderr
+    assert world.read("bob", "etc/drbd.d/hand.res") == kept["etc/drbd.d/hand.res"]
+    assert records(world, "bob")["hand-xvda"]["meta"] == "/dev/vg0/hand-xvda_meta"
+    complete = state(world)
+    refused = world.run("alice", "cli", "forget", "hand")
+    assert refused.returncode == 3 and "before hand was converted isn't on bob" in refused.stderr
+    assert state(world) == complete
+    old = "var/lib/xenhelper/handmade/hand/r0.res"
+    world.write("bob", old, kept[old])
+    assert world.run("alice", "cli", "forget", "hand").returncode == 0
+    assert world.read("bob", "etc/drbd.d/r0.res") == kept[old]
+
+
 # pure
 
 ALICE = Side(

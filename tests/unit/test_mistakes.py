@@ -65,6 +65,14 @@ def test_a_volume_that_is_not_where_it_was() -> None:
     assert "called /dev/vg0/old_xhmeta now" in str(
         lost.explain(RECORD, RECORD["meta"], [volume("web1"), volume("old_xhmeta")])
     )
+    # made by hand, and converted: metadata under any name, or inside
+    by_hand = RECORD | {"meta": "/dev/vg0/m1", "taken_over": "yes"}
+    tags = (*volume("x").tags, volumes.META_TAG)
+    moved = volumes.Volume("vg0", "m2", GIB, tags, False, (254, 2))
+    assert "called /dev/vg0/m2 now" in str(lost.explain(by_hand, "/dev/vg0/m1", [volume("web1"), moved]))
+    assert "no volume bears its tag" in str(lost.explain(by_hand, path, [moved]))
+    assert lost.missing({"meta": "internal"}) == ""
+    assert rebuild.by_vm([moved]) == {}
 
 
 def test_a_clock_that_was_ahead_makes_no_data_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
