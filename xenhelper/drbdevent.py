@@ -2,14 +2,15 @@
 
 The kernel's worker waits for the ``local-io-error`` handler, and changing the protocol
 waits for that worker: so the handler answers at once, and a child of its own does the work.
+What only one kind needs is imported there: the alert waits for each import.
 """
 
 import os
 import sys
 import time
 
-from xenhelper import alerts, differing, hotplug, intents, log, names, paths, splitbrain, statefile
-from xenhelper.drbd import events, resfile
+from xenhelper import alerts, intents, log, names, paths, statefile
+from xenhelper.drbd import handlers
 from xenhelper.errors import EXIT_USAGE, XenhelperError
 
 # seconds in which `xenhelper verify`, if it was that, has noted where
@@ -26,13 +27,15 @@ def main(argv: "list[str]") -> int:
     """One event. Returns 0 unless it was called wrongly: DRBD doesn't look at it."""
     kind = argv[1] if len(argv) == 2 else ""
     name = os.environ.get("DRBD_RESOURCE", "")
-    if kind not in resfile.EVENTS or not names.valid_resource(name):
-        print(f"usage (by drbdadm): DRBD_RESOURCE=R drbd-event {'|'.join(resfile.EVENTS)}", file=sys.stderr)
+    if kind not in handlers.EVENTS or not names.valid_resource(name):
+        print(f"usage (by drbdadm): DRBD_RESOURCE=R drbd-event {'|'.join(handlers.EVENTS)}", file=sys.stderr)
         return EXIT_USAGE
     record = statefile.read(f"{paths.RESOURCES}/{name}")
     if record is None:
         return 0  # not ours
     if kind == "split-brain":
+        from xenhelper import splitbrain
+
         splitbrain.mark(name, record.get("vm", ""), "DRBD, when both met again")
         return 0
     if kind == "local-io-error":
@@ -67,6 +70,8 @@ def _alert(kind: str, name: str, record: "dict[str, str]") -> None:
         what, _, do = _failed(name, record).partition(": `")
         alerts.try_raise("disk", name, what, f"`{do}", vm, name, alerts.CRITICAL)
     elif kind == "out-of-sync":
+        from xenhelper import differing
+
         time.sleep(_RECORDED)
         if alerts.is_active("verify", name):
             return  # `xenhelper verify` has told of it
@@ -106,6 +111,9 @@ def synchronous(name: str, record: "dict[str, str]", seconds: float = 20.0) -> N
     """Protocol C while the Primary has no disk of its own: at A it would acknowledge
     writes that are on no disk anywhere. Left to the reconciler while a migration, which
     has set C already, holds the VM. Raises XenhelperError."""
+    from xenhelper import hotplug
+    from xenhelper.drbd import events
+
     deadline = time.monotonic() + seconds
     fd = intents.lock(record["vm"], wait=seconds / 2, who="local-io-error")
     try:

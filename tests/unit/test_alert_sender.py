@@ -5,6 +5,7 @@ import email.policy
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from tests.receivers import Receiver
 from xenhelper import alerts, config, log, paths
-from xenhelper.alerts import channels, decide, sender, store
+from xenhelper.alerts import bell, channels, decide, sender, store
 from xenhelper.alertsettings import Alerts
 from xenhelper.cli import main
 
@@ -48,7 +49,7 @@ class Host:
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     made = Host(tmp_path)
-    for name in ("STATE", "LOCKS", "CRASH_AT", "CONFIG"):
+    for name in ("STATE", "RUN", "LOCKS", "CRASH_AT", "CONFIG"):
         monkeypatch.setattr(paths, name, str(tmp_path / name.lower()))
 
     class Loaded:
@@ -141,15 +142,89 @@ def test_every_channel_gets_it_once_and_its_end(host: Host, smtp: Receiver, webh
     assert store.queued() == []
 
 
-def test_run_ends_when_all_is_told(host: Host, webhook: Receiver) -> None:
+def test_it_goes_on_and_sleeps_when_all_is_told(host: Host, webhook: Receiver) -> None:
     host.settings = Alerts(mail=(), webhook=f"http://127.0.0.1:{webhook.port}/")
     lost()
 
-    def sleep(seconds: float) -> None:
-        host.now += seconds
+    waits: list[float] = []
 
-    host.sender.run(sleep)
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        host.now += seconds
+        if host.now > NOW + 600:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        host.sender.run(wait)
     assert states(webhook) == ["raised"] and os.listdir(store.path(store.QUEUE)) == []
+    # it looks when the alert is due, and then once a minute
+    assert waits[0] == pytest.approx(decide.GATHER, abs=0.01) and set(waits[1:]) == {60.0}
+
+
+def test_what_is_all_but_due_goes_with_what_is(host: Host, webhook: Receiver) -> None:
+    host.settings = Alerts(mail=(), webhook=f"http://127.0.0.1:{webhook.port}/")
+    lost("web1-xvda")
+    host.now += 0.9
+    lost("web1-xvdb")
+    host.now += 0.2
+    assert host.sender.round() is None
+    (post,) = webhook.taken
+    assert len(post["json"]["alerts"]) == 2
+
+
+def test_it_sleeps_until_a_channel_that_fails_is_due(host: Host) -> None:
+    host.settings = Alerts(mail=(), command=("/nonexistent/program",))
+    lost()
+    waits = []
+    while host.now < NOW + 60:
+        wait = host.sender.round()
+        assert wait is not None
+        waits.append(wait)
+        host.now += wait
+    # tried after 5, 15 and 30 s; a changed configuration is looked for every 5 s
+    assert len(waits) < 20 and max(waits) == 5.0
+
+
+def test_a_change_rings_and_an_end_of_sending_too(host: Host, webhook: Receiver) -> None:
+    host.settings = Alerts(mail=(), webhook=f"http://127.0.0.1:{webhook.port}/")
+    listener = bell.Bell()
+    assert not rung(listener)
+    lost()
+    assert rung(listener) and not rung(listener)
+    lost()
+    assert not rung(listener), "no news"
+    host.sender = sender.Sender(lambda: host.now)
+    host.now += 2
+    host.sender.round()
+    listener.wait(20.0)
+    assert host.sender.round() is None and len(webhook.taken) == 1
+
+
+def rung(listener: bell.Bell) -> bool:
+    begin = time.monotonic()
+    listener.wait(0.3)
+    return time.monotonic() - begin < 0.25
+
+
+def test_a_bell_that_is_lost_is_made_again(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    bell.ring()  # nobody listens
+    listener = bell.Bell()
+    os.unlink(bell.path())
+    Path(bell.path()).write_text("in its place")
+    assert not rung(listener)
+    bell.ring()
+    assert rung(listener)
+    for _ in range(66000):  # more than a pipe holds
+        bell.ring()
+    assert rung(listener)
+    listener.close()
+    monkeypatch.setattr(os, "mkfifo", lambda *_: (_ for _ in ()).throw(OSError(30, "read-only")))
+    os.unlink(bell.path())
+    deaf = bell.Bell()
+    begin = time.monotonic()
+    deaf.wait(0.2)
+    assert time.monotonic() - begin >= 0.2
+    deaf.wait(0.0)
 
 
 def test_what_happens_together_comes_in_one_message(host: Host, webhook: Receiver) -> None:

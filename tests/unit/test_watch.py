@@ -1,6 +1,7 @@
 """The watcher: which alerts ought to be raised, how long things must last, what wakes it."""
 
 import os
+import select
 import socket
 import time
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pytest
 
 from tests.unit.fakes.xenstored import FakeXenstored
 from xenhelper import alerts, config, insync, leftover, log, paths, run, statefile
-from xenhelper.alerts import store
+from xenhelper.alerts import bell, store
 from xenhelper.alertsettings import Alerts
 from xenhelper.beneath import Backend, Finding
 from xenhelper.drbd import proc
@@ -338,6 +339,31 @@ def test_a_quiet_host_is_looked_at_once_a_minute(host: Host) -> None:
     assert host.watch(daemon.Watcher(), 600) == 10
     assert host.raised() == set() and host.rounds == 0
     assert insync.last("web1-xvda") is not None
+
+
+def test_the_sender_is_woken_at_first_sight(host: Host) -> None:
+    """So it has read a changed configuration by the time that there is something to tell."""
+    listener = bell.Bell()
+    watcher = daemon.Watcher()
+    watcher.look()
+    assert not _rung(listener)
+    host.proc("disconnected-guest-writing-alice")
+    watcher.look()
+    assert _rung(listener) and host.raised() == set()
+    host.now += 1
+    watcher.look()
+    assert not _rung(listener), "once"
+    host.now += 1.1
+    watcher.look()
+    assert _rung(listener) and host.raised() == LOST
+
+
+def _rung(listener: bell.Bell) -> bool:
+    poll = select.poll()
+    poll.register(listener.fd, select.POLLIN)
+    there = bool(poll.poll(0))
+    listener.wait(0.0)  # empties it
+    return there
 
 
 def test_a_lost_link_and_its_end(host: Host) -> None:

@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Sequence
 from email.message import EmailMessage
+from email.policy import default
 from email.utils import formatdate
 
 from xenhelper import insync
@@ -11,7 +12,7 @@ from xenhelper.alerts.message import Message
 
 def mail(message: Message, sender: str, to: Sequence[str]) -> EmailMessage:
     """Sent again, it has the same Message-ID. Without ``sender`` the mail server puts one in."""
-    made = EmailMessage()
+    made = EmailMessage(default)
     if sender:
         made["From"] = f"xenhelper on {message.host} <{sender}>"
     made["To"] = ", ".join(to)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from xenhelper.alerts import message, store
 
-# seconds: what happens together comes in one message
-GATHER = 1.5
+# seconds: what happens together comes in one message, and nobody waits longer for that
+GATHER = 1.0
 # an alert that is raised this often within this many seconds flaps, until it has stayed
 # as it is for so long
 FLAPS_RAISED = 4

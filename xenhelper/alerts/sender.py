@@ -1,10 +1,12 @@
-"""xenhelper-alert.service: tells every channel what it hasn't been told, then ends.
+"""xenhelper-alert.service: tells every channel what it hasn't been told.
 
-It is a process of its own, which systemd starts when the queue isn't empty: so the
-watcher never waits for a channel, and whatever dies, what is on disk is told later. A
-channel that fails is tried again, later and later, while the others go on. What a
-channel has taken is noted at once; killed between the two it is sent again, with the
-same id.
+It is a process of its own, so the watcher never waits for a channel, and whatever dies, what
+is on disk is told later; systemd starts it when the queue isn't empty and it doesn't run. It
+stays, with all loaded that a channel in use needs: to start Python and read the libraries for
+mail and HTTP takes a busy host longer than to tell. While nothing is to be told it sleeps
+(bell.py). A channel that fails is tried again, later and later, while the others go on. What
+a channel has taken is noted at once; killed between the two it is sent again, with the same
+id.
 """
 
 import os
@@ -15,11 +17,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from xenhelper import config, insync, log, paths, statefile
-from xenhelper.alerts import channels, decide, message, store
+from xenhelper.alerts import bell, channels, decide, message, store
 from xenhelper.alertsettings import Alerts
 from xenhelper.errors import XenhelperError
 
-_LOOK = 1.0
+# seconds between two looks: with nothing to be told; at a changed configuration while something
+# is; the shortest
+_IDLE, _LOOK, _SHORTEST = 60.0, 5.0, 0.05
 # seconds that a record of what is over is kept: whether an alert flaps is read from it
 KEEP = 24 * 3600.0
 
@@ -50,27 +54,28 @@ class Sender:
         self.settings = Alerts()
         self.channels: dict[str, Channel] = {}
 
-    def run(self, sleep: Callable[[float], None] = time.sleep) -> None:
-        """Until nothing is left to be told."""
+    def run(self, wait: Callable[[float], None]) -> None:
+        """For ever. ``wait`` until the bell rings or so many seconds have passed."""
         while True:
-            wait = self.round()
-            if wait is None:
-                break
-            sleep(wait)
-        _forget_old(self._clock())
+            again = self.round()
+            if again is None:
+                _forget_old(self._clock())
+            wait(_IDLE if again is None else again)
 
     def round(self) -> float | None:
-        """Tell what is due. Returns seconds until the next look, None when all is told."""
+        """Tell what is due. Returns seconds until the next look unless the bell rings before
+        that, None when all is told."""
         self._configure()
         _set_aside_broken()
         now = self._clock()
         records = store.queued()
+        wait = _LOOK
         for channel in self.channels.values():
-            if not channel.busy and now >= channel.next_try:
-                self._tell(channel, records, now)
+            if not channel.busy:
+                wait = min(wait, self._tell(channel, records, now))
         if not any(channel.busy for channel in self.channels.values()):
             _keep(list(self.channels))
-        return _LOOK if statefile.names(store.path(store.QUEUE)) else None
+        return max(wait, _SHORTEST) if statefile.names(store.path(store.QUEUE)) else None
 
     def _configure(self) -> None:
         """The channels as the file names them now: a fault in it is mended while we try."""
@@ -97,24 +102,32 @@ class Sender:
             if record["kind"] == "channel" and record["key"] not in names:
                 store.clear("channel", record["key"], "no longer used")
 
-    def _tell(self, channel: Channel, records: list[dict[str, str]], now: float) -> None:
-        due = []
+    def _tell(self, channel: Channel, records: list[dict[str, str]], now: float) -> float:
+        """Start to tell it what is due. Returns seconds until it has something to be told,
+        infinite when there is nothing, or when its thread rings."""
+        if now < channel.next_try:
+            return channel.next_try - now
+        words = []
         for record in records:
             word = decide.word(record, channel.name)
             if word is None:
                 continue
             if record["kind"] == "channel" and record["key"] == channel.name:
                 _mark([(record, word)], channel.name)  # not by itself
-            elif now >= word.at:
-                due.append((record, word))
-        if not due:
-            return
+            else:
+                words.append((record, word))
+        first = min((word.at for _, word in words), default=float("inf"))
+        if now < first:
+            return first - now
+        # what is all but due goes with it: one message in place of two
+        due = [(record, word) for record, word in words if now >= word.at - decide.GATHER]
         allowance = _allowance(channel.name, now, self.settings.per_hour)
         if allowance.left < 1:
             channel.next_try = now + allowance.wait(self.settings.per_hour)
-            return
+            return channel.next_try - now
         channel.busy = True
         self._start(lambda: self._send(channel, due, allowance))
+        return float("inf")
 
     def _send(
         self, channel: Channel, due: list[tuple[dict[str, str], decide.Word]], allowance: decide.Allowance
@@ -143,6 +156,7 @@ class Sender:
             channel.next_try = self._clock() + decide.back_off(2)
         finally:
             channel.busy = False
+            bell.ring()
 
     def _failed(
         self, channel: Channel, due: list[tuple[dict[str, str], decide.Word]], error: Exception

@@ -5,6 +5,7 @@ import os
 import time
 
 from xenhelper import log, paths, statefile
+from xenhelper.alerts import bell
 from xenhelper.errors import Busy, XenhelperError
 
 INFO, WARNING, ERROR, CRITICAL = "info", "warning", "error", "critical"
@@ -210,6 +211,7 @@ def _store(record: "dict[str, str]", now: float) -> None:
     name = filename(record["kind"], record["key"])
     statefile.write(path(QUEUE, name), record)
     statefile.remove(path(KEPT, name))
+    bell.ring()
 
 
 def changed(record: "dict[str, str]") -> float:

@@ -1,8 +1,9 @@
-"""``xenhelper alert-send``, run by xenhelper-alert.service: tell every channel, then end."""
+"""``xenhelper alert-send``, run by xenhelper-alert.service: tell every channel, for ever."""
 
 import argparse
 
 from xenhelper.alerts import sender
+from xenhelper.alerts.bell import Bell
 from xenhelper.errors import EXIT_DONE
 
 HELP = ""
@@ -13,6 +14,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 once all is told."""
-    sender.Sender().run()
+    """Until it is stopped."""
+    sender.Sender().run(Bell().wait)
     return EXIT_DONE

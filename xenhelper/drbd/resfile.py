@@ -9,6 +9,7 @@ import os
 import re
 
 from xenhelper import names, paths
+from xenhelper.drbd import handlers
 from xenhelper.drbd import knobs as knobs_of
 from xenhelper.drbd.knobs import Knobs
 from xenhelper.errors import XenhelperError
@@ -34,15 +35,6 @@ _NET = (
     "ping-timeout 30;",
     "rcvbuf-size 0;",
     "verify-alg crc32c;",
-)
-# handlers that drbdevent.py answers
-EVENTS = (
-    "split-brain",
-    "local-io-error",
-    "out-of-sync",
-    "pri-lost",
-    "pri-lost-after-sb",
-    "pri-on-incon-degr",
 )
 # drbd.service (disabled by default) would wait for ever for a missing peer
 _STARTUP = ("wfc-timeout 10;", "degr-wfc-timeout 10;", "outdated-wfc-timeout 10;")
@@ -119,7 +111,7 @@ def _render_one(entry: Entry) -> str:
         f"    device {_quoted('/dev/drbd_' + name)} minor {entry.minor};",
         "    handlers {",
         f"        fence-peer {_quoted(paths.LIBEXEC + '/fence-peer')};",
-        *(f"        {kind} {_quoted(f'{paths.LIBEXEC}/drbd-event {kind}')};" for kind in EVENTS),
+        *(f"        {kind} {_quoted(f'{paths.LIBEXEC}/drbd-event {kind}')};" for kind in handlers.EVENTS),
         "    }",
         *_section("startup", _STARTUP),
         *_section("disk", disk),

@@ -7,6 +7,7 @@ import os
 import time
 
 from xenhelper import beneath, config, insync, log, metrics, paths
+from xenhelper.alerts import bell
 from xenhelper.drbd import events
 from xenhelper.errors import XenhelperError
 from xenhelper.tuning import keep as read_ahead
@@ -42,6 +43,7 @@ class Watcher:
         self._stamp: object = None
         self._unwritten = ""
         self._round_done = 0.0
+        self._coming = False
         self.seen: object = None
 
     def look(self, domains_changed: bool = False) -> float:
@@ -79,6 +81,11 @@ class Watcher:
             keep |= {"stale", "unreplicated"}
         wanted = judge.wanted(world, settings, lambda finding: finding.do(_state(finding.resource)))
         step = self._patience.step(wanted, world.raised, keep, now)
+        coming = step.again < float("inf")
+        if coming and not self._coming:
+            # the sender reads a changed configuration while it is seen whether this lasts
+            bell.ring()
+        self._coming = coming
         tell.act(step, world)
         due = judge.due(world, settings.alerts.stale_minutes) - world.now if settings else float("inf")
         return min(step.again, due)
