@@ -1,6 +1,7 @@
 """status: both hosts' view, progress, the last comparison, colours, the live view."""
 
 import io
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,26 @@ def test_a_sync_shows_rate_and_time_left() -> None:
         11.8,
         120,
     )
-    assert "syncs from here to bob, 11.8 %, 0.4 MiB/s, 3 min left" in text.render(answer)
+    shown = text.render(answer)
+    assert "syncs from here to bob, 11.8 %, 0.4 MiB/s, 3 min left" in shown
+
+
+def test_a_sync_has_one_percentage() -> None:
+    """events2's (of another moment, and of all that ever differed) isn't shown beside the kernel's."""
+    seen = syncing()
+    seen.kernel["web1-xvda"].done_percent = 9.1
+    answer = judge.status(seen)
+    disk = answer["vms"][0]["disks"][0]
+    assert disk["sync_percent"] == disk["activity_percent"] == 11.8
+    shown = text.render(answer)
+    assert "9.1" not in shown and "in sync" not in shown
+    assert set(re.findall(r"[\d.]+ %", shown)) == {"11.8 %"}
+    seen.progress[1000].percent = 100.0
+    assert judge.status(seen)["vms"][0]["disks"][0]["sync_percent"] == 99.99
+    # a comparison says nothing of how much is the same
+    seen = syncing()
+    seen.kernel["web1-xvda"].replication = "VerifyS"
+    assert judge.status(seen)["vms"][0]["disks"][0]["sync_percent"] != 11.8
 
 
 def test_the_last_comparison_and_a_known_difference() -> None:

@@ -154,6 +154,9 @@ def _disk(
         do = f"was it renamed? `lvs -o lv_full_name,lv_tags | grep {name}` shows it; `lvrename` it back"
         problems.append(_problem(ERROR, vm, what, do))
     disk |= more.about(world, disk, state)
+    if state and state.replication in SYNCING and disk["activity_percent"] is not None:
+        # one number in one answer: the kernel's of the moment that rate and time left are of
+        disk["sync_percent"] = min(99.99, disk["activity_percent"])
     problems += _disk_problems(
         vm, disk, state, record.get("protocol") or world.protocol, migrating, world.splits
     )

@@ -46,7 +46,8 @@ def where(vm: dict[str, Any]) -> str:
 
 
 def _row(disk: dict[str, Any]) -> list[str]:
-    percent = disk["sync_percent"]
+    # of a sync that goes on the line below tells how far it is
+    percent = None if disk.get("activity_percent") is not None else disk["sync_percent"]
     return [
         disk["vdev"],
         disk["volume"],
