@@ -127,7 +127,11 @@ def _reboots_and_moves(lab: Lab, guest: Guest) -> None:
 @pytest.mark.layer("debian")
 def test_sequential_reads_are_faster_by_far(lab: Lab, record_property: Any) -> None:
     """A delay beneath the volume: what a disk with a queue costs. Buffered reads of xvdb. With
-    other work on this machine the emulated processors hide 2 ms: it wants to be alone."""
+    other work on this machine the emulated processors hide 2 ms: it wants to be alone.
+
+    Since Linux 6.7 dm-delay polls, as long as all of its delays are below 50 ms (dm-delay.c):
+    that takes dom0's processor from the reads. So writes, of which there are none, get 50.
+    """
     lab.alice.run("modprobe dm-delay")
     start, length, target, device, offset = lab.alice.out("dmsetup table vg0-deb1--data").split()[:5]
     assert target == "linear"
@@ -136,7 +140,8 @@ def test_sequential_reads_are_faster_by_far(lab: Lab, record_property: Any) -> N
     def delayed(milliseconds: int) -> None:
         lab.alice.run(
             f"dmsetup suspend vg0-deb1--data && dmsetup reload vg0-deb1--data --table "
-            f"'{start} {length} delay {device} {offset} {milliseconds}' && dmsetup resume vg0-deb1--data"
+            f"'{start} {length} delay {device} {offset} {milliseconds} {device} {offset} 50' && "
+            "dmsetup resume vg0-deb1--data"
         )
 
     def seconds(kib: int) -> float:
@@ -165,8 +170,7 @@ def test_sequential_reads_are_faster_by_far(lab: Lab, record_property: Any) -> N
             ratio=round(ratios[milliseconds], 2),
         )  # fmt: skip
     record_property("ratios", ratios)
-    # 2.5 is the goal; an emulated processor that does nothing else came to 2.3, with 2.0 at no delay
-    assert ratios[2] >= 1.8
+    assert ratios[2] >= 2.5
 
 
 def values(host: Host) -> None:
