@@ -138,10 +138,27 @@ def ask_story(peer: str, name: str, timeout: float = 8.0) -> "dict[str, object]"
     return client.ask(peer, "split-story", {"resource": name}, timeout=timeout)
 
 
+def ends_itself(one: "dict[str, object]", two: "dict[str, object]") -> bool:
+    """Whether DRBD ends this split brain by its own rules when both sides meet (pure): one that
+    wrote nothing is given up, but not a Primary (resfile.py: after-sb-0pri
+    discard-zero-changes, 1pri consensus, 2pri disconnect; drbd_receiver.c).
+
+    So it is when the link went with both Primary at the end of a migration: the source's guest
+    was suspended and wrote nothing. DRBD's handler marks it all the same while both still are.
+    """
+    sides = (one, two)
+    secondary = [side for side in sides if side.get("role") == events.SECONDARY]
+    # a role that isn't known isn't Secondary
+    return any(side.get("changed_bytes") == 0 for side in secondary) and all(
+        side.get("role") in (events.PRIMARY, events.SECONDARY) for side in sides
+    )
+
+
 def check(record: "dict[str, str]") -> bool:
-    """Whether a StandAlone resource is a split brain: as marked, or as both copies'
-    generations say now. Leaves or removes the mark. False when the peer can't be asked
-    and nothing is marked: connecting again does no harm then, DRBD decides."""
+    """Whether a StandAlone resource is a split brain that a person must end: as marked, or as
+    both copies' generations say now. Leaves or removes the mark. False when the peer can't
+    be asked and nothing is marked, or DRBD ends it by itself: connecting again does no harm
+    then, DRBD decides (and the mark goes once they have met)."""
     name = record["resource"]
     before = marked(name) is not None
     try:
@@ -152,7 +169,10 @@ def check(record: "dict[str, str]") -> bool:
     mine, theirs = uuids_of(here), uuids_of(there)
     if not mine or not theirs:
         return before
-    if compare(mine, theirs) in (SPLIT, UNRELATED):
+    how = compare(mine, theirs)
+    if how == SPLIT and ends_itself(here, there):
+        return False
+    if how in (SPLIT, UNRELATED):
         if not before and 0 in (here.get("changed_bytes"), there.get("changed_bytes")):
             # a side that wrote nothing: DRBD's own rules end that (resfile.py, after-sb-…),
             # and where they don't, its handler leaves the mark

@@ -521,6 +521,7 @@ class Pair:
             if not solved:
                 self.world.promises.split_brain(self)
                 for end in self.ends:
+                    self.world.split_brain_handler(end)
                     self._refuse(end, "split brain")
                 return None, rule
             verdict = solved

@@ -253,6 +253,17 @@ class World:
         process.on_end.append(ended)
         process.start(0.02)
 
+    def split_brain_handler(self, end: End) -> None:
+        """The kernel calls the split-brain handler; what it answers doesn't matter."""
+        from xenhelper import drbdevent
+
+        self.product(
+            end.host,
+            "split-brain",
+            lambda: drbdevent.main(["drbd-event", "split-brain"]),
+            DRBD_RESOURCE=end.pair.name,
+        ).start(0.02)
+
     def start_xl(self, parent: Process, argv: "list[str]") -> Process:
         child = Process(self, parent.host, "xl " + " ".join(argv), lambda: self.exec_xl(child, argv))
         for fd, file in parent.fds.items():

@@ -146,6 +146,54 @@ def test_a_stand_alone_without_split_brain_is_connected_again(host: Host) -> Non
         assert host.adm == [("adjust", "web1-xvda")]
 
 
+@pytest.mark.parametrize(
+    ("mine", "other", "ends"),
+    [
+        (("Secondary", 0), ("Primary", 4096), True),
+        (("Primary", 4096), ("Secondary", 0), True),
+        (("Secondary", 0), ("Secondary", 4096), True),
+        (("Secondary", 4096), ("Secondary", 0), True),
+        # consensus: the one that wrote nothing is in use
+        (("Primary", 0), ("Secondary", 4096), False),
+        (("Secondary", 4096), ("Secondary", 4096), False),
+        (("Secondary", 4096), ("Primary", 4096), False),
+        # disconnect, until one of them steps down
+        (("Primary", 0), ("Primary", 4096), False),
+        (("Secondary", 0), ("Unknown", 4096), False),
+        (("Secondary", 0), (None, None), False),
+    ],
+)
+def test_which_split_brain_drbd_ends(
+    mine: tuple[str, int], other: tuple[object, object], ends: bool
+) -> None:
+    one = {"role": mine[0], "changed_bytes": mine[1]}
+    two = {"role": other[0], "changed_bytes": other[1]}
+    assert splitbrain.ends_itself(one, two) == ends
+    assert splitbrain.ends_itself(two, one) == ends
+
+
+def test_a_marked_one_that_drbd_can_end_by_now_is_connected_and_stays_marked_until_then(host: Host) -> None:
+    splitbrain.mark("web1-xvda", "web1", "DRBD, when both met again")
+    host.now = state(out_of_sync=0, role="Primary")
+    host.peer = theirs(C, A, OLD, 0)
+    assert "recover" in reconcile._connect(record(), False), "both are Primary"
+    assert host.adm == []
+    host.now = state(out_of_sync=0)
+    assert reconcile._connect(record(), False) == ""
+    assert host.adm == [("adjust", "web1-xvda")]
+    assert splitbrain.marked("web1-xvda") is not None
+    host.now = state(connection="Connected", peer_disk="UpToDate")
+    assert reconcile._connect(record(), False) == ""
+    assert splitbrain.marked("web1-xvda") is None
+    # unrelated data: DRBD would refuse, again and again
+    splitbrain.mark("web1-xvda", "web1", "DRBD, when both met again")
+    host.now = state(out_of_sync=0)
+    host.peer = theirs(C, 0, D, 0)
+    host.uuids = (B, 0, 4, 0)
+    host.adm.clear()
+    assert "recover" in reconcile._connect(record(), False) and host.adm == []
+
+
 def test_a_dry_run_marks_nothing(host: Host) -> None:
     host.peer = theirs(C, A, OLD, 0)
     reconcile._connect(record(), True)
