@@ -68,7 +68,8 @@ def _side(host: str, name: str, known: list[volumes.Volume], listed: dict[str, l
         return Side(host, name, file=file, besides=besides)
     volume = volumes.resolve(settings.volume, known)
     meta = volumes.resolve(settings.meta, known) if settings.meta.startswith("/") else None
-    beneath = [f"{one.path} is {by}" for one in (volume, meta) if one and (by := volumes.users(one))]
+    itself = f"drbd{settings.minor}"
+    beneath = [f"{one.path} is {by}" for one in (volume, meta) if one and (by := volumes.users(one, itself))]
     return Side(
         host,
         name,

@@ -307,8 +307,9 @@ def change_tags(path: str, add: Iterable[str] = (), drop: Iterable[str] = ()) ->
         run([*argv, path.removeprefix("/dev/")], timeout=30)
 
 
-def users(volume: Volume) -> str:
-    """Who holds the volume open on this host, as far as /proc, /sys and xenstore tell."""
+def users(volume: Volume, but: str = "") -> str:
+    """Who holds the volume open on this host, as far as /proc, /sys and xenstore tell;
+    ``but``: the name of a block device on it that doesn't count."""
     if volume.device is None:
         return ""
     number = f"{volume.device[0]}:{volume.device[1]}"
@@ -325,7 +326,8 @@ def users(volume: Volume) -> str:
     except OSError:
         pass
     holders = f"{paths.ROOT}/sys/dev/block/{number}/holders"
-    found += [f"beneath {name}" for name in (os.listdir(holders) if os.path.isdir(holders) else [])]
+    above = os.listdir(holders) if os.path.isdir(holders) else []
+    found += [f"beneath {name}" for name in above if name != but]
     found += _domains_on(volume.device)
     return ", ".join(found)
 
