@@ -23,11 +23,18 @@ RESOURCES = {"xvda": f"{VM}-xvda", "xvdb": f"{VM}-xvdb"}
 CORE_FAULTS = ("in-add-cut-link", "pre-copy-kill")
 
 
+# From the destination's promotion to the source's demotion: two Primaries may meet again, which
+# DRBD calls a split brain, until the source's has stepped down. Nobody has to end it.
+TWO_PRIMARIES = ("both-primary", "answer", "in-remove")
+
+
 def _cases() -> list[object]:
     found: list[object] = []
     for phase, fault in faults.cases():
         name = f"{phase.name}-{fault}"
         marks = [pytest.mark.core] if name in CORE_FAULTS else []
+        if phase.name in TWO_PRIMARIES and fault.startswith("cut"):
+            marks.append(pytest.mark.expects("split-brain"))
         found.append(pytest.param(phase, fault, id=name, marks=marks))
     return found
 
