@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import figures
 from .host import Host
 from .wait import TimedOut, wait_until
 
@@ -25,6 +26,12 @@ webhook = http://127.0.0.1:8099/hook
 command = /root/told/command
 per_hour = 3600
 """
+ALERTS = "/var/lib/xenhelper/alerts"
+# seconds; emulated hosts are several times slower than real ones, and how many depends on
+# what else this machine does: so the bound grows with the time that one Python takes there
+WITHIN = 10.0
+SLOWNESS = 3.0
+PYTHON = 0.43
 # while systemd is about to start it, its id is 0, which would be everybody's
 _KILL = 'pid=$(systemctl show -p MainPID --value xenhelper-watch); [ "$pid" = 0 ] || kill -9 "$pid"'
 COMMAND = "#!/bin/sh\ncat >/root/told/tmp && mv /root/told/tmp /root/told/cmd/$(date +%s.%N)\n"
@@ -137,6 +144,20 @@ def kernel_said(host: Host, pattern: str, after: float = 0.0) -> float:
     times = [time for time in times if time >= after]
     assert times, f"{host.name}: no kernel line like {pattern!r}"
     return times[-1]
+
+
+def figure(told: Told, what: str, delays: dict[str, float]) -> None:
+    """Print and bound how long it took until each channel had it."""
+    took = told.host.out("a=$(date +%s%N); python3 -IS -c pass; b=$(date +%s%N); echo $((b - a))")
+    pace = max(1.0, int(took) / 1e9 / PYTHON)
+    print(f"figure: {what}, {told.host.name}: {delays}, pace {pace:.1f}", flush=True)
+    figures.note(f"alert: {what}", host=told.host.name, delays=delays, pace=round(pace, 1))
+    assert max(delays.values()) <= WITHIN * SLOWNESS * pace, what
+
+
+def stored(host: Host, alert: str) -> float:
+    """When an alert's record last changed (that host's clock, seconds since 1970)."""
+    return float(host.out(f"sed -n 's/^changed=//p' {ALERTS}/*/{alert} | tail -1"))
 
 
 def clock(host: Host) -> float:
