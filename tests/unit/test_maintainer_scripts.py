@@ -189,7 +189,7 @@ def test_removal_undoes_what_tune_write_wrote(host: Host, monkeypatch: pytest.Mo
 def test_upgrade_restarts_the_daemons_but_not_the_resources(host: Host) -> None:
     assert host.run("postinst", "configure", "0.0.9").returncode == 0
     log = (host.path / "log").read_text()
-    assert "try-restart xenhelper-watch.service xenhelper-peer@*.service" in log
+    assert "try-restart xenhelper-watch.service xenhelper-alert.service xenhelper-peer@*.service" in log
     assert "resources" not in log
 
 
