@@ -71,6 +71,11 @@ def test_resources_survive_a_stop_of_their_unit() -> None:
     assert "Before=xendomains.service" in text
 
 
+def test_no_package_enables_or_starts_a_unit_by_itself() -> None:
+    """debhelper does for units in /usr/lib from Debian 13 on, and did not before."""
+    assert re.search(r"^override_dh_installsystemd:\n\n", (ROOT / "debian/rules").read_text(), re.MULTILINE)
+
+
 def test_setup_enables_only_units_that_are_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(half, "_said", lambda _: [])
     names = {re.sub("@.*[.]", "@.", line.split()[-1]) for line in half.enable_units("bob", True, False)}
