@@ -43,13 +43,10 @@ def test_a_disk_of_the_other_host_is_replaced(lab: Lab) -> None:
     story.type(lab.alice, "xenhelper status web1")
     guest.wait_progress()
     story.note("the array of bob is repaired; its volumes web1-root and web1-swap are gone")
-    for name, size in (("web1-root", 64), ("web1-swap", 32)):
-        bob.run(f"lvremove -q -y vg0/{name} vg0/{name}_xhmeta")
-        story.type(bob, f"lvcreate -y -W y -L {size}M -n {name} vg0")
-        story.type(bob, f"lvcreate -y -W y -L 4M -n {name}_xhmeta vg0")
-    for resource in RESOURCES:
-        story.type(bob, f"drbdadm -- --force create-md {resource}")
-        story.type(bob, f"drbdadm attach {resource}")
+    bob.run("lvremove -q -y vg0")
+    assert bob.out("lvs --noheadings vg0") == ""
+    story.type(bob, "xenhelper replicate web1 --from-peer --dry-run")
+    story.type(bob, "xenhelper replicate web1 --from-peer", timeout=300)
     product.wait_in_sync(lab.alice, *RESOURCES)
     story.type(bob, "xenhelper status web1")
     guest.wait_progress()
@@ -63,15 +60,18 @@ def test_a_disk_of_the_other_host_is_replaced(lab: Lab) -> None:
 
 def test_a_host_is_taken_down_for_work(lab: Lab) -> None:
     story, guest = Story("maintenance"), Guest(lab.alice, "web1")
-    story.type(lab.alice, "xl migrate web1 bob", timeout=product.MIGRATE_TIMEOUT)
+    story.type(lab.alice, "xenhelper evacuate", timeout=product.MIGRATE_TIMEOUT)
     guest.on(lab.bob).wait_progress(120)
     story.type(lab.alice, "xenhelper status web1")
     lab.alice.shutdown()
     story.note("alice is switched off, worked on, and switched on")
     lab.alice.power_on()
     product.wait_in_sync(lab.bob, *RESOURCES)
-    story.type(lab.alice, "xenhelper status web1")
     assert product.runs_on(lab, "web1") == ["bob"]
+    story.type(lab.alice, "xenhelper evacuate --return", timeout=product.MIGRATE_TIMEOUT)
+    guest.wait_progress(120)
+    story.type(lab.alice, "xenhelper status web1")
+    assert product.runs_on(lab, "web1") == ["alice"]
     product.assert_no_wrong_block(guest, lab.alice, lab.bob)
     story.end()
 
