@@ -61,6 +61,10 @@ def test_the_generation_is_read_without_the_primary_bit() -> None:
     assert verbs.parse_generation(captured("drbdsetup-get-gi-connected-alice")) == (syncing[0], 0)
     with pytest.raises(Exception, match="no generation"):
         verbs.parse_generation("no device\n")
+    # what was cut or garbled on its way is no generation, though int() would take it
+    for odd in ("-00000000E956770", "+00000000E956770", "0000_0000E956770", "E956770", "٠" * 16):
+        with pytest.raises(Exception, match="no generation"):
+            verbs.parse_generation(":".join([odd, *(["0" * 16] * 3), "1"]))
 
 
 def test_a_disk_that_died_as_primary_is_told_by_its_flags() -> None:
@@ -69,7 +73,7 @@ def test_a_disk_that_died_as_primary_is_told_by_its_flags() -> None:
     assert verbs.parse_was_primary(captured("drbdsetup-get-gi-disconnected-alice")) is True  # it still is
     assert verbs.parse_was_primary(connected.replace(":0\n", ":1\n")) is True, "a crashed primary"
     with pytest.raises(Exception, match="no flags"):
-        verbs.parse_was_primary("A:0:0:4\n")
+        verbs.parse_was_primary(f"{16 * 'A'}:{16 * '0'}:{16 * '0'}:{15 * '0'}4\n")
 
 
 def test_the_oldest_write_in_flight() -> None:

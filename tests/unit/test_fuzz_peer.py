@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.fuzzing import JSON, TEXT, count, fuzz
-from xenhelper import beneath, errors, halfopen, hotplug, paths, plan, run, statefile
+from xenhelper import (
+    beneath,
+    byhand,
+    config,
+    described,
+    errors,
+    halfopen,
+    hotplug,
+    paths,
+    plan,
+    run,
+    statefile,
+    vmfile,
+)
 from xenhelper.drbd import resscan
 from xenhelper.errors import CommandFailed, PeerUnreachable, XenhelperError
 from xenhelper.peer import client, messages, server, verbs
@@ -28,6 +42,27 @@ GOOD = plan.Plan(
     "A",
     (plan.Disk("xvda", "web1-xvda", 1000, 7800, 1 << 30, "vg0", "vg9", "web1", "ab" * 16, 1 << 22, 1 << 23),),
 ).to_json()
+
+# one that was made by hand and converted
+BY_HAND = plan.from_json(GOOD)
+BY_HAND = replace(
+    BY_HAND,
+    disks=(replace(BY_HAND.disks[0], taken=True, meta="internal", peer_meta="/dev/vg9/m", peer_name="w9"),),
+)
+SETTINGS = config.Config(
+    host="alice",
+    management="10.98.0.1",
+    replication="10.99.0.1",
+    peers={"bob": config.Peer("bob", "10.98.0.2", "10.99.0.2", "10.99.0.1", {"vg9": "vg0"})},
+    volume_groups=("vg9",),
+    exclude_volumes=(),
+    exclude_vms=(),
+    shared_volumes=(),
+    ports=(7800, 7999),
+    minors=(1000, 1199),
+    protocol="A",
+)
+PLANS = (GOOD, BY_HAND.to_json())
 
 _LINES = st.binary(max_size=300) | JSON.map(lambda value: json.dumps(value).encode())
 
@@ -169,11 +204,16 @@ def test_every_verb_with_any_arguments(programs: None, host: Path) -> None:
 
 
 @fuzz
-@given(st.sampled_from(sorted(GOOD)), st.sampled_from([*sorted(GOOD["resources"][0]), ""]), JSON)
-def test_plans(key: str, of_disk: str, value: Any) -> None:
+@given(
+    st.sampled_from(PLANS),
+    st.sampled_from(sorted(GOOD)),
+    st.sampled_from([*sorted(GOOD["resources"][0]), ""]),
+    JSON,
+)
+def test_plans(base: dict[str, Any], key: str, of_disk: str, value: Any) -> None:
     """A plan that passes makes a resource file that says just what the plan says."""
     count(test_plans)
-    tree = json.loads(json.dumps(GOOD))
+    tree = json.loads(json.dumps(base))
     if of_disk:
         tree["resources"][0][of_disk] = value
     else:
@@ -188,6 +228,48 @@ def test_plans(key: str, of_disk: str, value: Any) -> None:
     assert found.minors == {disk.minor for disk in made.disks}
     assert found.ports == {disk.port for disk in made.disks}
     assert text.count("handlers {") == text.count("\nresource ") == len(made.disks)
+
+
+_SIDE = byhand.Side("bob", "web1-xvda", 1000, "0", "ipv4:10.99.0.2:7800", "ipv4:10.99.0.1:7800")
+
+
+@fuzz
+@given(st.sampled_from(sorted(asdict(_SIDE))), JSON)
+def test_what_a_peer_tells_of_resources_made_by_hand(key: str, value: Any) -> None:
+    """It is taken, or refused with a line of ours; so is a conversion from it."""
+    count(test_what_a_peer_tells_of_resources_made_by_hand)
+    try:
+        side = byhand.side_from_json({**asdict(_SIDE), key: value})
+        byhand.check_side(side, "web1")
+    except XenhelperError as error:
+        assert str(error).isprintable()
+
+
+@fuzz
+@given(
+    st.sampled_from(["plan", "disks", "config", "text", "sha256", "last_ran", "peer"]),
+    st.sampled_from([*sorted(GOOD), ""]),
+    JSON,
+)
+def test_what_a_peer_tells_of_a_lost_half(host: Path, key: str, of_plan: str, value: Any) -> None:
+    """What is left of it names no path outside the places for configs, and no other VM."""
+    count(test_what_a_peer_tells_of_a_lost_half)
+    tree = json.loads(json.dumps(GOOD))
+    tree["resources"][0]["fresh"] = False
+    answer: dict[str, Any] = {"plan": tree, "disks": {"web1-xvda": "UpToDate"}, "text": 'name = "web1"\n'}
+    answer |= {"config": "/etc/xen/web1.cfg", "sha256": "ab" * 32, "last_ran": "bob"}
+    if key == "plan" and of_plan:
+        tree[of_plan] = value
+    else:
+        answer[key] = value
+    try:
+        told = described.checked(SETTINGS, "web1", "bob", answer)
+    except XenhelperError as error:
+        assert str(error).isprintable()
+        return
+    assert told.plan.vm == "web1" and {told.plan.host, told.plan.peer} == {"alice", "bob"}
+    assert told.config in ("", "/dev/null") or vmfile.storable(told.config)
+    assert not told.text or "web1" in told.text
 
 
 class _Store:

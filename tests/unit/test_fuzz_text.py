@@ -71,6 +71,8 @@ def test_resource_files(text: str) -> None:
     # whatever stands before it, a whole resource of its own line is seen
     after, _ = resscan.scan_text(text + "\nresource zz { device minor 77; }\n", "alice")
     assert {"zz"} <= after.names or '"' in text or "#" in text
+    assert all(words and "{" not in words for words in resscan.top_level(text))
+    assert isinstance(resscan.unclosed(text), bool)
     for name, secret in resfile.secrets(text).items():
         assert '"' not in name and re.fullmatch("[0-9a-f]{32,64}", secret)
 

@@ -171,7 +171,8 @@ def _parse_uuids(text: str) -> "tuple[tuple[int, ...], list[str]]":
     """The UUIDs without their lowest bit, and the flags behind them as they stand."""
     for line in reversed(text.splitlines()):
         fields = line.strip().split(":")
-        if len(fields) >= 4:
+        # 16 digits each (drbdmeta.c, X64(016)); int() would take signs and underscores as well
+        if len(fields) >= 4 and all(len(one) == 16 and one.isascii() and one.isalnum() for one in fields[:4]):
             try:
                 return tuple(int(field, 16) & ~1 for field in fields[:4]), fields[4:]
             except ValueError:
