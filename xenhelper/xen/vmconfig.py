@@ -112,8 +112,15 @@ def read_file(path: str) -> str:
 
 
 def to_bytes(text: str) -> bytes:
-    """The bytes that :func:`read_file` decoded."""
-    return text.encode(ENCODING, ERRORS)
+    """The bytes that :func:`read_file` decoded. Raises XenhelperError for a text that none can
+    be the source of: JSON may hold half a character."""
+    try:
+        return text.encode(ENCODING, ERRORS)
+    except UnicodeEncodeError as error:
+        odd = f"U+{ord(text[error.start]):04X}"
+        raise XenhelperError(
+            f"a VM's config can't hold the character {odd}", "take it out of its disk lines"
+        ) from None
 
 
 def checksum(text: str) -> str:
@@ -172,6 +179,7 @@ def quote(value: str) -> str:
     """A string of xl's config language (libxlu_cfg.c, dequote). Raises XenhelperError."""
     if any(ord(char) < 32 for char in value):
         raise XenhelperError(f"the disk specification {value!r} holds a control character")
+    to_bytes(value)
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
