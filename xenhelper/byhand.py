@@ -48,6 +48,8 @@ def side_from_json(data: object) -> Side:
     return side
 
 
+# as in a plan (plan.py)
+MAX_DISKS = 64
 IN_SYNC = "Connected UpToDate/UpToDate"
 
 
@@ -144,7 +146,9 @@ def check_side(side: Side, vm: str) -> None:
 
 def serve_look(peer: str, args: dict[str, Any]) -> dict[str, Any]:
     """Verb ``convert-look``: this host's end of resources made by hand; of ours, nothing."""
-    names.check_vm(args["vm"])
+    vm = names.check_vm(args["vm"])
+    if len(args["resources"]) > MAX_DISKS:  # each costs two programs
+        raise Refused(f"{vm}: {len(args['resources'])} resources are more than a VM's disks")
     taken = provision.vm_records()
     mine = [name for name in args["resources"] if name in taken and taken[name].get("vm") != args["vm"]]
     if mine:

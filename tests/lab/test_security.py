@@ -17,6 +17,9 @@ EXPOSURE = {
     "xenhelper-watch.service": 5.0,
     "xenhelper-reconcile.service": 6.9,
     "xenhelper-resources.service": 6.9,
+    "xenhelper-verify.service": 5.4,
+    "xenhelper-tune.service": 6.2,
+    "xenhelper-evacuate.service": 8.8,
 }
 
 
@@ -39,6 +42,25 @@ def test_units_work_in_their_sandboxes(lab: Lab) -> None:
     # what was taken away is not missed: no refusal of a system call or of a file in the journal
     for host in lab.hosts:
         log = host.out("journalctl -b --no-pager -t xenhelper -t xl -u 'xenhelper-*'")
+        assert not re.search(r"Operation not permitted|Read-only file system|SIGSYS", log), log
+    guest.wait_progress()
+
+
+def test_the_timers_comparison_and_tuning_work_in_their_sandboxes(lab: Lab) -> None:
+    alice, guest = lab.alice, Guest(lab.alice, "web1")
+    alice.run("printf '\\n[verify]\\nhours = 0, 0\\nevery = 1\\n' >> /etc/xenhelper/xenhelper.conf")
+    alice.run("systemctl start xenhelper-verify.service", timeout=600)
+    for resource in ("web1-xvda", "web1-xvdb"):
+        kept = alice.read(f"/var/lib/xenhelper/verify/{resource}")
+        assert "state=clean" in kept and "whole_at=2" in kept, kept
+    product.assert_steady(lab, ["web1-xvda", "web1-xvdb"], alice)
+    alice.run("systemctl restart xenhelper-tune.service", timeout=300)
+    wrong = alice.out("xenhelper tune --show --json")
+    print(wrong)
+    for unit in ("xenhelper-verify.service", "xenhelper-tune.service"):
+        shown = alice.out(f"systemctl show -p Result,ExecMainStatus --value {unit}")
+        assert shown.split() == ["success", "0"], unit
+        log = alice.out(f"journalctl -b --no-pager -u {unit}; journalctl -b --no-pager -t xenhelper")
         assert not re.search(r"Operation not permitted|Read-only file system|SIGSYS", log), log
     guest.wait_progress()
 

@@ -407,6 +407,11 @@ def test_what_the_peer_says_of_its_ends_is_checked() -> None:
         byhand.side_from_json(["alice"])
 
 
+def test_a_peer_asks_for_no_more_than_a_vms_disks() -> None:
+    with pytest.raises(Refused, match="more than a VM's disks"):
+        byhand.serve_look("bob", {"vm": "hand", "resources": ["r"] * 65})
+
+
 def test_what_stands_at_the_top_of_a_file() -> None:
     text = '# x\ninclude "a/*.res";\ncommon { net { protocol C; } }\n'
     text += 'resource "r 0" {\n on a { disk x; } }\nresource r1 {'
