@@ -54,6 +54,7 @@ def complete(tmp_path: Path) -> "object":
     script = (ROOT / "debian/xenhelper.bash-completion").read_text()
     for path in ("/var/lib/xenhelper", "/etc/xenhelper"):
         script = script.replace(path, str(tmp_path) + path)
+    script = script.replace("cd /etc/xen ", f"cd {tmp_path}/etc/xen ")
     for name in ("web1", "db1"):
         (tmp_path / "var/lib/xenhelper/vms").mkdir(parents=True, exist_ok=True)
         (tmp_path / f"var/lib/xenhelper/vms/{name}").touch()
@@ -63,6 +64,8 @@ def complete(tmp_path: Path) -> "object":
     (tmp_path / "etc/xenhelper/xenhelper.conf").write_text(
         "[host]\nname = alice\n[peers]\n[[bob]]\n[[[volume_groups]]]\nvg0 = vg0\n"
     )
+    (tmp_path / "etc/xen").mkdir()
+    (tmp_path / "etc/xen/old1.cfg").touch()
     (tmp_path / "a.cfg").touch()
     (tmp_path / "b.txt").touch()
     (tmp_path / "sub").mkdir()
@@ -98,3 +101,6 @@ def test_completion_offers_what_is_there(complete: "object") -> None:
     assert complete("xenhelper recover web1 --d") == {"--discard", "--dry-run"}
     assert complete("xenhelper plan ") == {"a.cfg", "sub/", "bin/", "etc/", "var/"}
     assert complete("xenhelper grow web1 ") == {"xvdw"}
+    assert complete("xenhelper replicate --from-peer d") == {"db1"}
+    assert complete("xenhelper convert o") == {"old1"}
+    assert complete("xenhelper evacuate --r") == {"--return"}
