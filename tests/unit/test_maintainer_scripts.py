@@ -209,5 +209,5 @@ def test_purge_takes_notes_that_nobody_needs(host: Host) -> None:
 def test_a_script_that_is_left_behind_says_so() -> None:
     """A conffile stays when the package is removed; VMs that stay as they are name it."""
     done = subprocess.run([ROOT / "hooks/block-xenhelper", "add"], capture_output=True, text=True)
-    assert done.returncode == 1 and done.stderr.startswith("xenhelper: the package is removed")
+    assert done.returncode == 1 and done.stderr.startswith("xenhelper: its package is removed")
     assert len(done.stderr.splitlines()) == 1
