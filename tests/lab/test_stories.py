@@ -58,6 +58,7 @@ def test_a_disk_of_the_other_host_is_replaced(lab: Lab) -> None:
     story.end()
 
 
+@pytest.mark.expects("qemu-crash")
 def test_a_host_is_taken_down_for_work(lab: Lab) -> None:
     story, guest = Story("maintenance"), Guest(lab.alice, "web1")
     story.type(lab.alice, "xenhelper evacuate", timeout=product.MIGRATE_TIMEOUT)
