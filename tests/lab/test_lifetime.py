@@ -18,7 +18,7 @@ RESOURCES = ["web1-xvda", "web1-xvdb"]
 DEB = "/root/xenhelper_0.1.0_all.deb"
 APT = "DEBIAN_FRONTEND=noninteractive apt-get -q -y"
 # what runs all the time, and is to run the new code after an upgrade
-DAEMONS = ("xenhelper-watch.service", "xenhelper-peer@{peer}.service")
+DAEMONS = ("xenhelper-watch.service", "xenhelper-alert.service", "xenhelper-peer@{peer}.service")
 # where the window is open on both hosts and xl starts next
 OPEN = "stop-after window:Window.open:client.ask"
 # not ours, and rewritten by whoever owns it whenever volumes or libraries come and go
