@@ -9,7 +9,7 @@ import random as randomlib
 import sys
 from typing import Any
 
-from tests.sim.drbd import CONNECTED, PRIMARY, UPTODATE
+from tests.sim.drbd import PRIMARY, UPTODATE
 from tests.sim.kernel import Process
 from tests.sim.promises import Broken
 from tests.sim.toolstack import AWAY, INCOMING
