@@ -163,9 +163,7 @@ def test_a_stand_alone_without_split_brain_is_connected_again(host: Host) -> Non
         (("Secondary", 0), (None, None), False),
     ],
 )
-def test_which_split_brain_drbd_ends(
-    mine: tuple[str, int], other: tuple[object, object], ends: bool
-) -> None:
+def test_which_split_brain_drbd_ends(mine: tuple[str, int], other: tuple[object, object], ends: bool) -> None:
     one = {"role": mine[0], "changed_bytes": mine[1]}
     two = {"role": other[0], "changed_bytes": other[1]}
     assert splitbrain.ends_itself(one, two) == ends
