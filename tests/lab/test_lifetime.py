@@ -188,8 +188,8 @@ def test_it_comes_is_upgraded_and_goes_without_a_trace(lab: Lab) -> None:
 
     # it doesn't go from beneath a VM, and the VM doesn't notice that it was asked to
     purge = f"{APT} purge xenhelper"
-    said = bob.run(purge, timeout=600, check=False)
-    assert not said.ok and "domains run on disks" in said.out + said.err, said
+    tried = bob.run(purge, timeout=600, check=False)
+    assert not tried.ok and "domains run on disks" in tried.out + tried.err, tried
     _pids(bob, alice)
     assert bob.out("readlink /usr/local/sbin/xl") == "/usr/lib/xenhelper/xl"
     guest.wait_progress()
