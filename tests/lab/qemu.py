@@ -148,7 +148,14 @@ def start(machine: Machine, snapshot: str | None = None) -> None:
     command = machine.command()
     if snapshot:
         command += ["-S", "-loadvm", snapshot]
-    result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+    for again in (bool(snapshot), False):
+        result = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
+        )
+        # once in a hundred loads QEMU says just "Invalid argument", and loads the same one next
+        if not (again and "Failed to load snapshot" in result.stderr):
+            break
+        print(f"{machine.name}: {result.stderr.strip().splitlines()[-1]}: once more", flush=True)
     if result.returncode:
         raise QemuError(f"{machine.name}: {result.stderr.strip()}")
 
