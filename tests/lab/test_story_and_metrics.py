@@ -99,16 +99,17 @@ def test_a_migration_is_a_story_and_in_the_metrics(lab: Lab) -> None:
     for host in lab.hosts:
         host.run(f"mkdir -p {FOLDER}")
     alice.run("xenhelper verify web1", 300)
-    sampling = alice.start(
-        f"while :; do grep -hE '^xenhelper_(window_open|intent_age)' {FILE}; sleep 1; done"
+    alice.run(
+        f"nohup sh -c 'while sleep 1; do grep -hE \"^xenhelper_(window_open|intent_age)\" {FILE}; done' "
+        ">/root/samples 2>/dev/null </dev/null & echo $! >/root/sampling"
     )
     before = clock(alice)
     product.migrate(alice, "bob")
     took = clock(alice) - before
     Guest(bob, "web1").wait_progress(120)
     now = _wait(alice, "the migration counted", "xenhelper_migrations_total", 1.0, result="done")
-    sampling.terminate()
-    seen = sampling.communicate(timeout=60)[0].decode()
+    alice.run("kill $(cat /root/sampling)")
+    seen = alice.read("/root/samples")
 
     # the story, on either host
     entries = _entries(alice)
