@@ -12,11 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import logcheck
+from tests.lab import again, logcheck
 from tests.lab.lab import Lab, LabError
 
 LAB = Path(__file__).parent / "lab"
 LOGS = Path(os.environ.get("LAB_LOGS", "build/lab-logs"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(again)
 
 
 def _needs_lab(item: pytest.Item | None) -> bool:
@@ -89,6 +93,8 @@ def lab(whole_lab: Lab, request: pytest.FixtureRequest) -> Iterator[Lab]:
         found = [f"the logs can't be read: {error}"]
     if not failed and not found:
         return
+    fault = again.emulator_fault(logcheck.consoles(whole_lab, marks))
+    setattr(request.node, again.ATTRIBUTE, fault)
     paths = whole_lab.collect(folder)
     print(f"\nlogs: {folder}\n{logcheck.tail(paths)}")
     if found:

@@ -82,6 +82,22 @@ def new_text(host: Host, since: Mark) -> str:
     return text.replace("\r", "")
 
 
+def consoles(lab: Lab, marks: Sequence[Mark]) -> str:
+    """What kernels have said since: the hosts' consoles, and their guests' where the host
+    still answers."""
+    text = ""
+    for host, since in zip(lab.hosts, marks, strict=True):
+        with host.machine.serial_log.open("rb") as serial:
+            serial.seek(since.serial)
+            text += serial.read().decode(errors="replace")
+        if host.is_on:
+            try:
+                text += host.run("tail -q -c 20000 /var/log/xen/console/guest-*.log", 60, check=False).out
+            except (Exception, subprocess.SubprocessError):
+                continue  # it doesn't answer: its own console has said why
+    return text.replace("\r", "")
+
+
 def find(text: str, expected: Iterable[str] = ()) -> list[str]:
     """Lines that match a pattern which isn't expected, each with its name."""
     patterns = {name: p for name, p in BAD.items() if name not in set(expected)}
@@ -132,6 +148,7 @@ def collect(lab: Lab, target: Path) -> list[Path]:
                 keep(f"{host.name}-{name}.log", host.run(command, 180, check=False).out)
             except (Exception, subprocess.SubprocessError) as error:
                 keep(f"{host.name}-{name}.log", f"could not be read: {error}\n")
+                break  # it doesn't answer any more: three minutes for each of the rest are too much
     return written
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import faults, figures, full, logcheck, provisioning, report, results, settle
+from tests.lab import again, faults, figures, full, logcheck, provisioning, report, results, settle
 from tests.lab.guest import BootReport, since
 from tests.lab.results import FAILED, PASSED, Result
 from tests.lab.witness import SYNCHRONOUS, Seen, Told, certain, last, missing, spans
@@ -234,3 +234,42 @@ def test_a_split_brain_that_drbd_solves_is_told_from_one_that_it_does_not() -> N
     assert [line.split(":")[0] for line in logcheck.find(solved + left, ["split-brain-solved"])] == [
         "split-brain"
     ]
+
+
+def test_flags_that_no_processor_has_are_the_emulators_fault() -> None:
+    # captured: dom0's memcpy_orig, and a guest's; then a plain one
+    assert again.emulator_fault("[  441.764747] RSP: e02b:ffffc90040d8b6a0 EFLAGS: 0e540606")
+    assert again.emulator_fault("x\n[  117.704570] RSP: 0018:ffffc90000703520 EFLAGS: 0496b666\n")
+    assert not again.emulator_fault("RSP: 0018:ffffc90000703520 EFLAGS: 00010246\nEFLAGS: 003f0246")
+
+
+def test_a_case_is_run_once_more_only_for_that(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest("""
+        from tests.lab import again
+        def pytest_configure(config):
+            config.addinivalue_line("markers", "lab: x")
+            config.pluginmanager.register(again)
+    """)
+    pytester.makepyfile("""
+        import pytest
+        runs = {"once": 0, "twice": 0, "other": 0}
+        def go(request, name, fault):
+            runs[name] += 1
+            request.node.emulator_fault = fault
+        @pytest.mark.lab
+        def test_once(request):
+            go(request, "once", "EFLAGS" if runs["once"] == 0 else "")
+            assert runs["once"] == 2
+        @pytest.mark.lab
+        def test_twice(request):
+            go(request, "twice", "EFLAGS")
+            assert False
+        @pytest.mark.lab
+        def test_other(request):
+            go(request, "other", "")
+            assert False
+        def test_runs():
+            assert runs == {"once": 2, "twice": 2, "other": 1}
+    """)
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=2, failed=2)
