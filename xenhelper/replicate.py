@@ -122,6 +122,7 @@ def _first(found: Considered) -> Outcome:
     there = consider.look(found, tidy=True)
     consider.check(found, there)
     mention_missing(found, there)
+    _mention_left(found)
     if request.stored:
         agreed = vmfile.record(request.vm).get("sha256", "")
         # a conflict shows before anything is made

@@ -89,7 +89,7 @@ def test_no_room_for_records_and_a_read_only_etc(lab: Lab) -> None:
     before = product.picture(lab)
     alice.run(
         "mount -t tmpfs -o size=400k,mode=700 full /mnt && cp -a /var/lib/xenhelper/. /mnt/ && "
-        "mount --move /mnt /var/lib/xenhelper && ! cat /dev/zero > /var/lib/xenhelper/fill"
+        "mount --bind /mnt /var/lib/xenhelper && umount /mnt && ! cat /dev/zero > /var/lib/xenhelper/fill"
     )
     product.refused(alice, "xl migrate web1 bob", "can't be written: No space left", "make room")
     assert product.net(alice, "web1-xvda") == product.Net("A", False)

@@ -318,6 +318,19 @@ def test_a_disk_taken_out_of_the_config_is_told_of(world: World) -> None:
     assert again.returncode == 0 and again.stderr == ""
 
 
+def test_a_disk_taken_out_is_told_of_where_another_is_added_too(world: World) -> None:
+    volumes_file = world.folder / "alice.lvm.json"
+    state = json.loads(volumes_file.read_text())
+    state["volumes"]["vg0/web1-c"] = {**state["volumes"]["vg0/web1-b"], "tags": []}
+    volumes_file.write_text(json.dumps(state))
+    path = world.folder / "alice/etc/xen/web1.cfg"
+    path.write_text(path.read_text().replace("web1-b,xvdb,w", "web1-c,xvdc,w"))
+    done = world.run("alice", "create", "/etc/xen/web1.cfg")
+    assert done.returncode == 0, done.stderr
+    assert "xvdc" in done.stdout + done.stderr
+    assert "/dev/vg0/web1-b (disk xvdb) isn't in its config any more" in done.stderr
+
+
 def test_a_renamed_volume_names_its_tag(world: World) -> None:
     path = world.folder / "alice.lvm.json"
     state = json.loads(path.read_text())
