@@ -55,10 +55,10 @@ def run(vm: str, delete_peer_volumes: bool = False, dry: bool = False) -> list[s
     fd = intents.lock(vm, wait=_LOCK_WAIT)
     try:
         check(vm, records)
-        answer = ask(peer, "replicate-forget", request, timeout=30.0)
-        # an earlier run that died there had proven it, and there is no sync any more to look at
         if delete_peer_volumes:
             _check_deletable(vm, records)
+        answer = ask(peer, "replicate-forget", request, timeout=30.0)
+        # an earlier run that died there had proven it, and there is no sync any more to look at
         if delete_peer_volumes and not answer.get("begun"):
             _require_good(records, peer)
         lines = [f"{peer}: {line}" for line in _lines(answer)]
