@@ -148,6 +148,23 @@ def wait_in_sync(host: Host, *resources: str, timeout: float = 300) -> None:
     wait_until(synced, timeout, f"{', '.join(resources)} in sync", every=1)
 
 
+def detach(host: Host, name: str, vdev: str, timeout: float = 180) -> None:
+    """``xl block-detach`` by the real xl, until the disk is gone.
+
+    libxl gives the guest ten seconds to let go (LIBXL_DESTROY_TIMEOUT); an emulated guest may
+    need more, most of all for a disk that it has just got. What it lets go later stays listed
+    until it is detached again.
+    """
+
+    real = real_xl(host)
+
+    def gone() -> bool:
+        done = host.run(f"{real} block-detach {name} {vdev}", timeout=60, check=False)
+        return done.ok or "not connected" in done.err
+
+    wait_until(gone, timeout, f"{name} to let go of {vdev}")
+
+
 def wait_gone(host: Host, name: str, timeout: float = 60) -> None:
     """Until no domain of this name is left on the host."""
     wait_until(

@@ -135,7 +135,7 @@ def test_domains_and_windows_that_are_not_as_they_should_be(lab: Lab) -> None:
     words = alice.expect(["unreplicated.web1"], "raised")
     figure(alice, "unreplicated disk", alice.delays(words, "unreplicated.web1", "raised", begun))
     kill_watcher(lab.alice)
-    lab.alice.run(f"{xl} block-detach web1 xvdc", timeout=60)
+    product.detach(lab.alice, "web1", "xvdc")
     alice.expect(["unreplicated.web1"], "raised", "over")
     begun = clock(lab.alice)
     domid = lab.alice.out("xl domid web1")
@@ -144,7 +144,7 @@ def test_domains_and_windows_that_are_not_as_they_should_be(lab: Lab) -> None:
     words = alice.expect(beneath, "raised")
     figure(alice, "beneath DRBD", alice.delays(words, beneath[0], "raised", begun))
     kill_watcher(lab.alice)
-    lab.alice.run(f"{xl} block-detach web1 xvdd", timeout=60)
+    product.detach(lab.alice, "web1", "xvdd")
     alice.expect(beneath, "raised", "over")
     # both Primary without a migration
     lab.alice.run("systemctl stop xenhelper-reconcile.timer")

@@ -187,7 +187,7 @@ def test_migrate_refusals_change_nothing(lab: Lab) -> None:
     _volume(alice, "extra", 4, "vg1")
     alice.run("xl block-attach web1 phy:/dev/vg1/extra xvdx w")
     refuse("xvdx", "/dev/vg1/extra")
-    alice.run("xl block-detach web1 xvdx")
+    product.detach(alice, "web1", "xvdx")
     # not connected
     lab.cut_link()
     guest.wait_progress(120)
