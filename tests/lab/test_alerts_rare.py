@@ -84,10 +84,10 @@ def test_a_disk_whose_volume_is_gone_and_a_vm_without_its_disk(lab: Lab) -> None
     alice = Told(lab.alice)
     xl = product.real_xl(lab.alice)
     Guest(lab.alice, "web1").send("pause")  # nothing in flight
-    begun = clock(lab.alice)
     lab.alice.run(
         f"{xl} block-detach --force web1 xvdb || {xl} block-detach web1 xvdb", timeout=120, check=False
     )
+    begun = clock(lab.alice)  # it is gone once xl has returned
     words = alice.expect(["without-disk.web1-xvdb"], "raised", timeout=300)
     figure(alice, "a VM without its disk", alice.delays(words, "without-disk.web1-xvdb", "raised", begun))
     kill_watcher(lab.alice)
