@@ -9,6 +9,8 @@ from .host import Host
 
 BOOT = "/var/lib/xenlab"
 INIT = Path(__file__).parent / "guest" / "init"
+# the hosts have no xz
+UNXZ = "import lzma, sys; sys.stdout.buffer.write(lzma.open(sys.argv[1]).read())"
 # where the init of the integrity guest has its modules loaded and its disks not yet looked for
 _DISKS = "# The frontends connect on their own"
 
@@ -41,10 +43,10 @@ def initrd(host: Host, name: str, modules: Sequence[str], then: str) -> str:
     host.write(f"/root/{name}.init", init.replace(_DISKS, f"{then}{_DISKS}"))
     path = f"{BOOT}/{name}.img"
     host.run(
-        f"set -e; d=$(mktemp -d); mkdir $d/lib; install -m 755 /root/{name}.init $d/init; "
+        f"set -e; unxz='{UNXZ}'; d=$(mktemp -d); mkdir $d/lib; install -m 755 /root/{name}.init $d/init; "
         f"for m in {' '.join(modules)}; do modprobe --show-depends $m; done | "
         "awk '$1 == \"insmod\" && !seen[$2]++ {print $2}' | while read -r f; do "
-        'n=$(basename "$f" .xz); case $f in *.xz) xz -dc "$f";; *) cat "$f";; esac >"$d/lib/$n"; '
+        'n=$(basename "$f" .xz); case $f in *.xz) python3 -c "$unxz" "$f";; *) cat "$f";; esac >"$d/lib/$n"; '
         'echo "$n" >>"$d/lib/modules.order"; done; '
         f"(cd $d && find . | cpio -o -H newc --quiet | gzip -1) >/root/{name}.gz; "
         f"cat {BOOT}/guest.img /root/{name}.gz >{path}; rm -rf $d",

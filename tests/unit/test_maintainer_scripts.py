@@ -211,3 +211,11 @@ def test_a_script_that_is_left_behind_says_so() -> None:
     done = subprocess.run([ROOT / "hooks/block-xenhelper", "add"], capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.startswith("xenhelper: its package is removed")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("step", ["remove", "purge"])
+def test_systemd_forgets_that_a_unit_of_ours_had_failed(host: Host, step: str) -> None:
+    """By a name that nothing has any more it would be listed until the next boot."""
+    assert host.run("postrm", step).returncode == 0
+    calls = (host.path / "log").read_text().splitlines()
+    assert calls.index("--system daemon-reload") < calls.index("reset-failed xenhelper-*")
