@@ -127,6 +127,11 @@ def _peer(vm: str, resources: "list[str]") -> str:
             raise Refused(
                 f"{vm}: xenhelper has no record of resource {name}", f"`xenhelper replicate` {vm}'s config"
             )
+        if record.get("vm", vm) != vm:
+            raise Refused(
+                f"{vm} runs on disks of {record['vm']} ({name}), so it was renamed",
+                f"`xl rename {vm} {record['vm']}`, then it migrates",
+            )
         peers.add(record["peer"])
     if len(peers) != 1:
         raise Refused(f"{vm}: its disks are on different hosts ({', '.join(sorted(peers)) or 'none'})")

@@ -165,6 +165,19 @@ def test_where_a_vm_runs_is_what_either_host_says() -> None:
     assert "web1 is on alice and bob at once" in problems(both)
 
 
+def test_a_disk_in_use_under_another_name_is_told_of() -> None:
+    """xl rename: nothing else would say why the VM is nowhere and can't be created."""
+    renamed = judge.status(replace(world(), domains=[Domain("shop", UUID)]))
+    assert renamed["vms"][0]["runs_on"] is None
+    assert "web1-xvda is in use on alice, and no domain there is called web1" in problems(renamed)
+    assert "`xl rename NAME web1` on alice" in problems(renamed)
+    assert "called web1" not in problems(judge.status(replace(world(), domains=None))), "not known"
+    elsewhere = world()
+    elsewhere.kernel["web1-xvda"].role, elsewhere.kernel["web1-xvda"].peer_role = "Secondary", "Primary"
+    away = replace(elsewhere, domains=[], peers={"bob": [Domain("shop", UUID)]})
+    assert "web1-xvda is in use on bob" in problems(judge.status(away))
+
+
 def test_in_the_middle_of_a_migration_it_runs_at_the_source() -> None:
     window = {"kind": "window", "vm": "web1", "source": "alice", "destination": "bob"}
     middle = world(intents=[window], working={"web1"})

@@ -104,6 +104,8 @@ def _vm(world: World, vm: str, problems: list[Problem]) -> dict[str, Any]:
             )
         )
     running = next((host for host in where if where[host].name == vm), next(iter(where), None))
+    if not where and window is None:
+        problems += _renamed(world, vm, records)
     return {
         "name": vm,
         "uuid": where[running].uuid if running else None,
@@ -111,6 +113,29 @@ def _vm(world: World, vm: str, problems: list[Problem]) -> dict[str, Any]:
         "migrating_to": window.get("destination") if window else None,
         "disks": [_disk(world, vm, record, window is not None, problems) for record in records],
     }
+
+
+def _renamed(world: World, vm: str, records: list[dict[str, str]]) -> list[Problem]:
+    """Disks that are in use on a host where no domain has this VM's name."""
+    found = []
+    for record in records:
+        name, peer, vdev = (record.get(key, "") for key in ("resource", "peer", "vdev"))
+        state = world.kernel.get(name)
+        users = []
+        if state and state.role == events.PRIMARY and world.domains is not None:
+            users.append(world.host)
+        if state and state.peer_role == events.PRIMARY and world.peers.get(peer) is not None:
+            users.append(peer)
+        found += [
+            _problem(
+                WARNING,
+                vm,
+                f"{vm} {vdev}: {name} is in use on {host}, and no domain there is called {vm}",
+                f"was the domain renamed? `xl rename NAME {vm}` on {host} gives it its name back",
+            )
+            for host in users
+        ]
+    return found
 
 
 def _where(world: World, vm: str) -> dict[str, Domain]:
