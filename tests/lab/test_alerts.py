@@ -13,6 +13,7 @@ from .told import ALERTS, Told, clock, figure, kernel_said, kill_watcher, killer
 from .wait import wait_until
 
 RESOURCES = ("web1-xvda", "web1-xvdb")
+PERMITS = "/run/xenhelper/permits"
 LOST = [f"connection.{name}" for name in RESOURCES]
 
 
@@ -194,8 +195,9 @@ def test_takeover_and_split_brain(lab: Lab) -> None:
     )
     begun = clock(lab.bob)
     lab.bob.run("xenhelper takeover web1 --peer-is-dead", timeout=120)
+    permitted = float(lab.bob.out(f"stat -c %.9Y {PERMITS}/{RESOURCES[0]}"))
     words = bob.expect(["takeover.web1"], "raised")
-    figure(bob, "takeover", bob.delays(words, "takeover.web1", "raised", begun))
+    figure(bob, "takeover", bob.delays(words, "takeover.web1", "raised", permitted))
     for name in RESOURCES:
         lab.bob.run(f"drbdadm primary {name} && dd if=/dev/urandom of=/dev/drbd_{name} bs=4k count=1 seek=9 "
                     f"oflag=direct status=none && drbdadm secondary {name}", timeout=120)  # fmt: skip
