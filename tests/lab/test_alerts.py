@@ -141,8 +141,8 @@ def test_domains_and_windows_that_are_not_as_they_should_be(lab: Lab) -> None:
     xl = product.real_xl(lab.alice)
     # a disk that isn't replicated, and one beneath DRBD
     lab.alice.run("lvcreate -q -y -Wy -L 16M -n plain vg0")
-    begun = clock(lab.alice)
     lab.alice.run(f"{xl} block-attach web1 phy:/dev/vg0/plain,xvdc,w", timeout=60)
+    begun = clock(lab.alice)  # it is there once xl has returned
     words = alice.expect(["unreplicated.web1"], "raised")
     figure(alice, "unreplicated disk", alice.delays(words, "unreplicated.web1", "raised", begun))
     kill_watcher(lab.alice)

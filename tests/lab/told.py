@@ -30,7 +30,7 @@ ALERTS = "/var/lib/xenhelper/alerts"
 # seconds; emulated hosts are several times slower than real ones, and how many depends on
 # what else this machine does: so the bound grows with the time that one Python takes there
 WITHIN = 10.0
-SLOWNESS = 3.0
+SLOWNESS = 2.0
 PYTHON = 0.43
 # while systemd is about to start it, its id is 0, which would be everybody's
 _KILL = 'pid=$(systemctl show -p MainPID --value xenhelper-watch); [ "$pid" = 0 ] || kill -9 "$pid"'

@@ -9,7 +9,7 @@ from xenhelper.drbd.proc import State
 Key = tuple[str, str]
 # seconds that most things must last; what passes through more states than a connection
 # does, longer, and 10 s until it is told are promised
-LASTS = 5.0
+LASTS = 3.5
 
 
 @dataclass(frozen=True)
