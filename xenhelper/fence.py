@@ -17,9 +17,11 @@ from xenhelper.xen import domains
 from xenhelper.xen.xenstore import Xenstore
 
 OUTDATED, UNREACHABLE, REFUSE = 4, 5, 1  # drbd.conf(5), fence-peer
-# seconds: the handler's 5 are 3 for the peer and the rest for a look or two at this host
+# seconds: the handler's 5; of these 3 at the most for the peer, and a look at this host may take
+# what the peer doesn't need: on a host that is short of processors it takes longer than the peer
+_WITHIN = 5.0
 _ANSWER = 3.0
-_LOOK = 1.0
+_LEAST = 1.0
 _ASKING = paths.RUN + "/asking"
 _MOVING = "in the middle of a migration"
 
@@ -44,13 +46,14 @@ def fence_peer(name: str) -> "tuple[int, str]":
     if record is None:
         return REFUSE, "not a resource of xenhelper"
     peer = record["peer"]
-    state = events.one(name, _LOOK)
+    deadline = time.monotonic() + _WITHIN
+    state = events.one(name, _WITHIN - _LEAST)
     if state is None:
         return REFUSE, "not up"
     # before the peer is asked, too: a migration that shows now may be over by its answer
     moving = state.role == events.PRIMARY and _moving(name, record["vm"])
     try:
-        _ask(name, state.minor, peer)
+        _ask(name, state.minor, peer, deadline)
         return OUTDATED, f"{peer} outdated its copy"
     except PeerFailed as error:
         return REFUSE, f"{peer} doesn't outdate its copy: {error}"
@@ -88,15 +91,16 @@ def _moving(name: str, vm: str) -> bool:
     return intents.read("window", vm) is not None or (settings is not None and settings.two_primaries)
 
 
-def _ask(name: str, minor: int, peer: str) -> None:
+def _ask(name: str, minor: int, peer: str, deadline: float) -> None:
+    """``deadline``: on the monotonic clock, in seconds."""
     from xenhelper.peer import client
 
-    current, bitmap = verbs.generation(minor, _LOOK)
+    current, bitmap = verbs.generation(minor, max(_LEAST, deadline - _LEAST - time.monotonic()))
     client.ask(
         peer,
         "outdate",
         {"resource": name, "current": f"{current:016x}", "bitmap": f"{bitmap:016x}"},
-        timeout=_ANSWER,
+        timeout=min(_ANSWER, max(_LEAST, deadline - time.monotonic())),
     )
 
 
@@ -110,7 +114,7 @@ def ask_consent(name: str, minor: int, peer: str, vm: str) -> None:
     mark = f"{_ASKING}/{name}"
     statefile.write(mark, {"pid": str(os.getpid())})
     try:
-        _ask(name, minor, peer)
+        _ask(name, minor, peer, time.monotonic() + _WITHIN)
     except PeerUnreachable as error:
         from xenhelper import ceded
 
