@@ -122,19 +122,21 @@ def consider(request: Request) -> Considered:
     peer = ""
     if any(item.action == policy.REPLICATE for item in decisions):
         names.check_vm(vm)
-        peer = _peer_of(vm, request.peer, settings, decisions, records)
+        peer = peer_of(vm, request.peer, settings, decisions, records)
     return Considered(request, settings, tuple(decisions), records, groups, peer)
 
 
 def _advice(item: policy.Decision, vm: str) -> str:
     if "beneath DRBD" in item.reason or "belongs to VM" in item.reason:
         return "a second writer there would destroy data: give this VM a volume of its own"
+    if "isn't whole yet" in item.reason:
+        return "the same `xenhelper import` again goes on with it"
     if "no such active volume" in item.reason:
         return "create it, or activate it with lvchange -ay"
     return f"correct the disk in {vm or 'the VM'}'s config"
 
 
-def _peer_of(
+def peer_of(
     vm: str,
     wanted: str,
     settings: config.Config,
@@ -268,8 +270,8 @@ def check(found: Considered, there: Look) -> None:
         here = item.volume.group
         meta = volumes.meta_bytes(item.volume.size, found.groups[here].extent)
         need_here[here] = need_here.get(here, 0) + meta
-    _check_room(peer, {name: int(there.groups[name]["free"]) for name in need}, need)
-    _check_room(found.settings.host, {name: found.groups[name].free for name in need_here}, need_here)
+    check_room(peer, {name: int(there.groups[name]["free"]) for name in need}, need)
+    check_room(found.settings.host, {name: found.groups[name].free for name in need_here}, need_here)
 
 
 def _check_volume(found: Considered, there: Look, volume: volumes.Volume) -> str:
@@ -311,7 +313,8 @@ def _still_open(volume: volumes.Volume) -> bool:
     return any(other.full_name == volume.full_name and other.open for other in volumes.volumes())
 
 
-def _check_room(host: str, free: Mapping[str, int], need: Mapping[str, int]) -> None:
+def check_room(host: str, free: Mapping[str, int], need: Mapping[str, int]) -> None:
+    """Raises Refused when a volume group of ``host`` has less free than it needs (pure)."""
     for name, size in need.items():
         if free[name] < size:
             raise Refused(

@@ -18,6 +18,7 @@ PORTS = (
 )  # fmt: skip
 _PRIMITIVES = {
     ("run", "run"), ("run", "shown"), ("statefile", "write_atomically"), ("statefile", "remove"),
+    ("statefile", "write_at"),
     ("peer.client", "ask"),
     ("xen.xenstore", "write"), ("xen.xenstore", "write_all"), ("xen.xenstore", "remove"),
 }  # fmt: skip

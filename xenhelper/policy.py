@@ -144,7 +144,10 @@ def _left_by_nature(disk: Mapping[str, Any], script: str, path: str) -> str:
 
 def _by_rules(result: Any, volume: Volume, vdev: str, rules: Rules) -> Decision:
     decision: Decision
-    if volume.group not in rules.volume_groups:
+    if volume.tag("import"):
+        reason = f"{volume.path} isn't whole yet: the import of {volume.tag('import')} isn't finished"
+        decision = result(REFUSE, reason, volume)
+    elif volume.group not in rules.volume_groups:
         decision = result(LEAVE, f"volume group {volume.group} isn't replicated", volume)
     elif matches(volume, rules.shared_volumes):
         decision = result(LEAVE, f"{volume.full_name} is declared shared", volume)

@@ -93,18 +93,28 @@ def run(
     return Result(status, text_out, text_err)
 
 
-def start(argv: "list[str]") -> "tuple[int, int]":
+def start(
+    argv: "list[str]", env: "dict[str, str] | None" = None, errors: "int | None" = None
+) -> "tuple[int, int]":
     """Start a program that goes on: its process id, and a descriptor (not blocking) from
-    which its output is read. The caller ends it and waits for it. Raises CommandFailed."""
+    which its output is read. ``errors``: a descriptor that takes its stderr. The caller ends
+    it and waits for it. Raises CommandFailed."""
     out_r, out_w = os.pipe()
     try:
-        actions = [
+        actions: "list[tuple[object, ...]]" = [
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
             (os.POSIX_SPAWN_DUP2, out_w, 1),
-            (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0)
+            if errors is None
+            else (os.POSIX_SPAWN_DUP2, errors, 2),
         ]
         pid = os.posix_spawn(
-            which(argv[0]), argv, ENV, file_actions=actions, setpgroup=0, setsigdef=(_SIGPIPE,)
+            which(argv[0]),
+            argv,
+            dict(ENV, **env) if env else ENV,
+            file_actions=actions,
+            setpgroup=0,
+            setsigdef=(_SIGPIPE, _SIGINT, _SIGTERM),
         )
         os.set_blocking(out_r, False)
     except BaseException:

@@ -61,6 +61,31 @@ def _replace(path: str, data: bytes, mode: int) -> None:
     sync_folder(folder)
 
 
+def write_at(path: str, offset: int, data: bytes) -> None:
+    """Write ``data`` at ``offset`` of a list that grows while long work goes on, durably; makes
+    the file (mode 0600) and its folder. Raises XenhelperError.
+
+    Not atomic: what is kept so must tell a torn entry from a whole one by itself."""
+    if os.path.exists(paths.CRASH_AT):
+        paths.crash("before")
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            while data:
+                written = os.pwrite(fd, data, offset)
+                data, offset = data[written:], offset + written
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise XenhelperError(
+            f"{path} can't be written: {error.strerror}", _ADVICE.get(error.errno or 0, "")
+        ) from error
+    if os.path.exists(paths.CRASH_AT):
+        paths.crash("after")
+
+
 def sync_folder(folder: str) -> None:
     """Make renames and removals in ``folder`` durable."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -276,7 +276,10 @@ def _intent(world: World, intent: dict[str, str], problems: list[Problem]) -> di
                 WARNING,
                 vm,
                 f"{vm}: a change ({kind}) begun {intent.get('since', 'some time ago')} was interrupted",
-                "`xenhelper reconcile` finishes or undoes it; the timer does so too",
+                f"`{intent.get('again', 'xenhelper import')}` goes on with it; "
+                f"`xenhelper import --undo {vm}` gives it up"
+                if kind == "import"
+                else "`xenhelper reconcile` finishes or undoes it; the timer does so too",
             )
         )
     return {**_public(intent), "working": working}

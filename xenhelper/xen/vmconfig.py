@@ -277,7 +277,7 @@ def parse(text: str, path: str = "the config") -> Parsed:
 def difference(before: Parsed, after: Parsed, resources: Mapping[str, str]) -> str:
     """'' if ``after`` is ``before`` with just the named disks (vdev -> resource) replicated,
     else where they differ: the proof of a rewrite, from xl's own two readings."""
-    if _rest(before.tree) != _rest(after.tree):
+    if rest(before.tree) != rest(after.tree):
         return "something besides the disks"
     if len(before.disks) != len(after.disks):
         return f"{len(after.disks)} disks instead of {len(before.disks)}"
@@ -297,7 +297,8 @@ def difference(before: Parsed, after: Parsed, resources: Mapping[str, str]) -> s
     return ""
 
 
-def _rest(tree: Mapping[str, Any]) -> Any:
+def rest(tree: Mapping[str, Any]) -> Any:
+    """All but the disks, without what xl draws anew at each reading."""
     return _without_random({key: value for key, value in tree.items() if key != "disks"})
 
 
