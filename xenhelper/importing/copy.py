@@ -243,6 +243,7 @@ def compare(old: far.Far, item: Item, known: Sums, done: Done) -> list[int]:
                 number += 1
         if number != behind:
             raise XenhelperError(
-                f"{old.host} summed up {number - first} chunks instead of {behind - first}", far.AGAIN
+                f"{old.host} summed up {number - first} chunks instead of {behind - first}",
+                "the same command again goes on where it was",
             )
     return wrong

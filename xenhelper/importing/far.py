@@ -108,7 +108,10 @@ class Far:
         try:
             result = run(self._argv(script, args), timeout=timeout, ok=None, env=agent())
         except CommandFailed as error:
-            raise XenhelperError(f"{self.host} gave no answer within {timeout:g} s", AGAIN) from error
+            raise XenhelperError(
+                f"{self.host} gave no answer within {timeout:g} s",
+                "the same command again goes on where it was",
+            ) from error
         if result.status:
             raise self.failure(result.status, result.stderr, do)
         return result.stdout
@@ -117,8 +120,10 @@ class Far:
         """The error for what ssh, or the script there, ended with."""
         said = (stderr.strip().splitlines() or ["no reason given"])[-1].strip()
         if status == 255:
-            way = f"see that `ssh {self.destination}` works from here, by key and without a question"
-            return XenhelperError(f"no ssh to {self.destination}: {said}", way)
+            return XenhelperError(
+                f"no ssh to {self.destination}: {said}",
+                f"see that `ssh {self.destination}` works from here, by key and without a question",
+            )
         return XenhelperError(f"{self.host}: {said}", do)
 
     def stream(self, script: str, *args: str) -> "Stream":
@@ -165,7 +170,10 @@ class Stream:
         while True:
             left = deadline - time.monotonic()
             if left <= 0 or not poll.poll(left * 1000):
-                raise XenhelperError(f"nothing came from {self._far.host} for {STALL:g} s", AGAIN)
+                raise XenhelperError(
+                    f"nothing came from {self._far.host} for {STALL:g} s",
+                    "the same command again goes on where it was",
+                )
             try:
                 return os.read(self._fd, min(size, 1 << 20))
             except BlockingIOError:

@@ -216,10 +216,10 @@ def _consider(
     if policy.excluded(vm, rules):
         return Considered(request, settings, (), {}, groups, "")
     decisions = policy.decide(vm, request.parsed.disks, rules, facts)
-    for item in policy.refusals(decisions):
-        raise Refused(f"{vm}: disk {item.vdev}: {item.reason}", "take another volume group: --volume-group")
+    for one in policy.refusals(decisions):
+        raise Refused(f"{vm}: disk {one.vdev}: {one.reason}", "take another volume group: --volume-group")
     peer = ""
-    if any(item.action == policy.REPLICATE for item in decisions):
+    if any(one.action == policy.REPLICATE for one in decisions):
         peer = consider.peer_of(vm, request.peer, settings, decisions, {})
     return Considered(request, settings, tuple(decisions), {}, groups, peer)
 

@@ -178,14 +178,22 @@ def volume_names(vm: str, seen: look.Seen, wanted: Sequence[tuple[str, str]]) ->
 
 def check_same(old: Plan, vm: str, host: str, seen: look.Seen, wanted: Sequence[tuple[str, str]]) -> None:
     """What was begun is what is asked for again. Raises Refused."""
-    undo = f"`xenhelper import --undo {vm}` gives up what was begun"
     if old.host != host:
-        raise Refused(f"an import of {vm} from {old.host} was begun, and this is {host}", undo)
+        raise Refused(
+            f"an import of {vm} from {old.host} was begun, and this is {host}",
+            f"`xenhelper import --undo {vm}` gives that up",
+        )
     if [(item.vdev, item.source) for item in old.items] != list(wanted):
-        raise Refused(f"{vm} has other disks on {host} than when its import was begun", undo)
+        raise Refused(
+            f"{vm} has other disks on {host} than when its import was begun",
+            f"`xenhelper import --undo {vm}` gives up what was begun",
+        )
     for item in old.items:
         if seen.thing(item.source).size != item.size:
-            raise Refused(f"{host}:{item.source} has another size than when its import was begun", undo)
+            raise Refused(
+                f"{host}:{item.source} has another size than when its import was begun",
+                f"`xenhelper import --undo {vm}` gives up what was begun",
+            )
 
 
 def limit(text: str) -> int:

@@ -32,7 +32,10 @@ def bring(old: far.Far, made: Plan, limit: int, seen: look.Seen) -> dict[str, st
         raise XenhelperError(
             f"{made.vm}: a volume here doesn't give back what is written to it", "see `dmesg`"
         )
-    raise Refused(f"{made.vm}: its disks on {made.host} are being written to", f"see there; {far.AGAIN}")
+    raise Refused(
+        f"{made.vm}: its disks on {made.host} are being written to",
+        "see who does, there; the same command again copies what has changed",
+    )
 
 
 def _settle(old: far.Far, made: Plan, lists: dict[str, sums.Sums], seen: look.Seen) -> set[str]:

@@ -24,6 +24,7 @@ TOOLS = (
     "drbdmeta",
     "drbdsetup",
     "modprobe",
+    "ssh",
 )
 GIB = 1 << 30
 
@@ -42,7 +43,14 @@ class World:
             (bin_ / name).symlink_to("tools")
         for host in ("alice", "bob"):
             root = folder / host
-            for sub in ("etc/xen", "etc/drbd.d", "etc/xenhelper", "boot", "sys/class/net/xenbr0", "proc/net"):
+            for sub in (
+                "etc/xen",
+                "etc/drbd.d",
+                "etc/xenhelper",
+                "boot",
+                "sys/class/net/xenbr0/bridge",
+                "proc/net",
+            ):
                 (root / sub).mkdir(parents=True)
             (root / "boot/vmlinuz").touch()
             (root / "proc/drbd").write_text("version: 8.4.11 (api:1/proto:86-101)\n")
@@ -240,6 +248,11 @@ def main() -> int:
         elif what == "cli":
             from xenhelper.cli import main as cli
 
+            if rest[0] == "import":
+                from xenhelper.importing import copy, far
+
+                # disks of a few MiB then have many chunks
+                copy.CHUNK, far.STALL = 1 << 20, 2.0
             return cli.main(rest)
     except XenhelperError as error:
         if what == "verb":

@@ -112,6 +112,8 @@ def lvcreate(args: list[str]) -> None:
     path = ROOT / "dev" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
+        if (WORLD / "stale").exists():  # what lay there before
+            file.write(b"\xa5" * size)
         file.truncate(size)
 
 
@@ -379,6 +381,23 @@ def drbdsetup(args: list[str]) -> None:
     kernel(state)
 
 
+# ssh
+
+
+def ssh(args: list[str]) -> None:
+    """The old server of tests/unit/fakes/oldserver.py: its commands run here, with its tools."""
+    if args[0] == "-G":
+        print("port 22")
+        return
+    assert args[:2] == ["-o", "BatchMode=yes"] and args[-3:-1] == ["--", "root@old"], args
+    if (WORLD / "old.off").exists():
+        die("ssh: connect to host old port 22: No route to host", 255)
+    path = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
+    assert args[-1].startswith(f"env {path} LC_ALL=C sh -c "), args[-1]
+    os.environ["PATH"] = "/usr/bin:/bin"
+    os.execv("/bin/sh", ["sh", "-c", args[-1].replace(path, f"PATH={WORLD}/old/bin:/usr/bin:/bin", 1)])
+
+
 # xl
 
 
@@ -402,7 +421,10 @@ def xl(args: list[str]) -> None:
         "kernel": scope.get("kernel", "/boot/vmlinuz"),
     }
     tree["disks"] = [disk(spec) for spec in scope.get("disk", [])]
-    tree["nics"] = [{"devid": 0, "bridge": "xenbr0"}]
+    if "bootloader" in scope:
+        tree["b_info"]["bootloader"] = scope["bootloader"]
+    bridges = [re.search(r"bridge=([\w.-]+)", vif) for vif in scope.get("vif", ["bridge=xenbr0"])]
+    tree["nics"] = [{"devid": at, "bridge": found[1]} for at, found in enumerate(bridges) if found]
     print(json.dumps(tree, indent=4))
 
 
@@ -454,6 +476,8 @@ def main() -> None:
             sys.exit(1)
         if wrong == "fail":
             die("told to fail", 5)
+        if name == "ssh":
+            fcntl.flock(lock, fcntl.LOCK_UN)  # it takes its time
         if name != "modprobe":
             globals()[name](args)
         if wrong == "kill-after":
