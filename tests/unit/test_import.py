@@ -1,8 +1,14 @@
 """A VM that is off comes from an old server: real bytes through a real pipe, by its own tools."""
 
+import hashlib
 import json
 import os
 import random
+import signal
+import subprocess
+import tempfile
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +16,10 @@ import pytest
 
 from tests.unit.fakes.hosts import GIB, World
 from tests.unit.fakes.oldserver import Old
+from xenhelper import progress
+from xenhelper.errors import Refused, UsageError, XenhelperError
+from xenhelper.importing import copy, far, look, mend, plan
+from xenhelper.xen import vmconfig
 
 MIB = 1 << 20
 CONFIG = "/etc/xen/web1.cfg"
@@ -97,8 +107,6 @@ def test_it_comes_whole_and_is_replicated(both: Both) -> None:
     assert done.returncode == 0, done.stderr
     both.check_whole()
     assert len(both.old.sent()) == CHUNKS, "the source was read more than once"
-    import hashlib
-
     assert f"xvda: the same on both hosts, sha256 {hashlib.sha256(ROOT_DATA).hexdigest()}" in done.stdout
     assert "web1: copied: 50 % of" in done.stdout and "old starts web1 at boot" in done.stdout
     assert "xvdb: replicated with bob as web1-xvdb" in done.stdout
@@ -154,7 +162,7 @@ def test_killed_at_any_step_the_same_command_finishes(both: Both, order: str) ->
     assert done.returncode == 0, done.stderr
     both.check_whole()
     # what was on disk when it died isn't sent again
-    assert len(both.old.sent()) <= CHUNKS + 4
+    assert len(both.old.sent()) <= CHUNKS + 8, "more than what was on its way"
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -308,17 +316,8 @@ def test_the_config_is_fitted_to_this_host(both: Both) -> None:
 def refusals() -> list[Any]:
     return [
         pytest.param("off", 1, "no ssh to root@old: ssh: connect to host old", id="off"),
-        pytest.param("runs", 3, "web1 runs on old (as web1--incoming)", id="runs"),
-        pytest.param("unlisted", 3, "its `xl list` fails", id="unlisted"),
-        pytest.param("open", 3, f"old:{ROOT} is in use there: somebody", id="open"),
-        pytest.param("loop", 3, f"old:{SWAP} is in use there: /dev/loop0", id="loop"),
         pytest.param("process", 3, f"old:{SWAP} is in use there: process 71 (qemu)", id="process"),
-        pytest.param("partition", 3, "is no LVM volume", id="partition"),
-        pytest.param("gone", 3, f"old has no {SWAP} (disk xvdb)", id="gone"),
-        pytest.param("qcow2", 3, "qemu-img convert -O raw", id="qcow2"),
-        pytest.param("script", 3, "is served by the script block-iscsi", id="script"),
         pytest.param("no vm", 2, "old has no config in /etc/xen for VM db1", id="no vm"),
-        pytest.param("one disk", 3, f"web1 has one more disk there, {SWAP}", id="one disk"),
         pytest.param(
             "volume here", 3, "/dev/vg0/web1-root exists, and this import didn't make it", id="volume"
         ),
@@ -327,12 +326,8 @@ def refusals() -> list[Any]:
         pytest.param("config there", 3, f"bob has a file {CONFIG} already", id="peer's config"),
         pytest.param("room", 3, "volume group vg0 on alice has 8 MiB free", id="room"),
         pytest.param("peer off", 1, "bob gave no answer", id="peer off"),
-        pytest.param("group", 2, "this host has no volume group vg9", id="group"),
         pytest.param("runs here", 3, "a domain web1 runs on this host", id="runs here"),
         pytest.param("ours", 3, "that xenhelper replicates there", id="ours"),
-        pytest.param("speed", 2, "is no speed", id="speed"),
-        pytest.param("bridge", 2, "isn't OLD=NEW", id="bridge"),
-        pytest.param("odd path", 2, "no absolute path without detours", id="odd path"),
         pytest.param("odd name", 2, "holds characters that can't be kept", id="odd name"),
     ]
 
@@ -342,37 +337,10 @@ def test_each_refusal_is_one_line_and_changes_nothing(both: Both, case: str, sta
     old, world, typed = both.old, both.world, ["root@old", "--vm", "web1"]
     if case == "off":
         (world.folder / "old.off").touch()
-    elif case == "runs":
-        old.change(domains=["web1--incoming"])
-    elif case == "unlisted":
-        old.change(domains=None)
-    elif case == "open":
-        state = old.state()
-        state["volumes"]["oldvg/web1-root"]["open"] = True
-        old.write(state)
-    elif case == "loop":
-        old.change(loop=SWAP)
     elif case == "process":
         old.change(users={SWAP: [71, "qemu"]})
-    elif case == "partition":
-        state = old.state()
-        state["volumes"] = {"sda/5": {"open": False, "writes": 0}, "oldvg/..": {"open": False, "writes": 0}}
-        old.file("/dev/sda/5", b"x" * 512)
-        old.file(CONFIG, TEXT.replace(ROOT, "/dev/sda/5").encode())
-        (old.root / "bin/lvs").unlink()
-        (old.root / "bin/lvs").symlink_to("/bin/true")
-        old.write({**state, "volumes": {"sda/5": {"open": False, "writes": 0}}})
-    elif case == "gone":
-        (old.root / SWAP[1:]).unlink()
-    elif case == "qcow2":
-        old.file(CONFIG, TEXT.replace("file:", "qcow2:").encode())
-    elif case == "script":
-        changed = TEXT.replace(f"file:{SWAP},xvdb,w", "script=block-iscsi,vdev=xvdb,access=rw,target=iqn=x")
-        old.file(CONFIG, changed.encode())
     elif case == "no vm":
         typed = ["old", "--vm", "db1"]
-    elif case == "one disk":
-        typed = [f"old:{ROOT}"]
     elif case == "volume here":
         world.lvm("alice", {"vg0": 16 * GIB}, {"vg0/web1-root": GIB})
     elif case == "config here":
@@ -385,19 +353,11 @@ def test_each_refusal_is_one_line_and_changes_nothing(both: Both, case: str, sta
         world.lvm("alice", {"vg0": 8 * MIB}, {})
     elif case == "peer off":
         (world.folder / "bob.off").touch()
-    elif case == "group":
-        typed += ["--volume-group", "vg9"]
     elif case == "runs here":
         (world.folder / "alice.domains").write_text("web1")
     elif case == "ours":
         block = "\n# >>> xenhelper: VM web1, x\n# checksum 0123456789abcdef\ndisk = []\n# <<< xenhelper\n"
         old.file(CONFIG, (TEXT + block).encode())
-    elif case == "speed":
-        typed += ["--limit", "fast"]
-    elif case == "bridge":
-        typed += ["--bridge", "eth0"]
-    elif case == "odd path":
-        typed = ["old:/dev/oldvg/../sda"]
     elif case == "odd name":
         typed = ["old:/dev/oldvg/web1'; reboot; '"]
     before = world.files("alice"), world.files("bob"), world.volumes("alice"), world.volumes("bob")
@@ -427,9 +387,6 @@ def test_a_peer_that_goes_away_at_the_end_takes_nothing_along(both: Both) -> Non
     armed = arm(both, "stop-before importing.story:_place:volumes.change_tags")
     process = both.world.start("alice", "cli", "import", "root@old", "--vm", "web1")
     held = Path(f"{armed}.held")
-    import signal
-    import time
-
     end = time.monotonic() + 120
     while not held.exists() and time.monotonic() < end:
         time.sleep(0.05)
@@ -444,3 +401,214 @@ def test_a_peer_that_goes_away_at_the_end_takes_nothing_along(both: Both) -> Non
     done = both.run("root@old", "--vm", "web1")
     assert done.returncode == 0, done.stderr
     both.check_whole()
+
+
+# pure
+
+LV = look.Thing(ROOT, look.BLOCK, 8 * MIB, "oldvg/web1-root", "", "b0 253:0 7 0 0")
+IMG = look.Thing(SWAP, look.FILE, 4 * MIB, "", "", "1 2 3")
+SEEN = look.Seen("old", ("Domain-0", "web10", "web1-b"), True, (), (LV, IMG))
+WANTED = [("xvda", ROOT), ("xvdb", SWAP)]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"domains": ("web1--migratedaway",)}, "web1 runs on old .as web1--migratedaway."),
+        ({"listed": False}, "its `xl list` fails"),
+        ({"things": (replace(LV, used="somebody"), IMG)}, f"old:{ROOT} is in use there: somebody"),
+        ({"things": (LV, replace(IMG, kind=look.GONE))}, f"old has no {SWAP} .disk xvdb."),
+        ({"things": (replace(LV, volume=""), IMG)}, "is no LVM volume"),
+        ({"things": (LV, replace(IMG, size=4097))}, "has 4097 bytes"),
+    ],
+)
+def test_the_vm_is_off_and_its_disks_are_nobodys(change: dict[str, Any], words: str) -> None:
+    plan.check_there("web1", SEEN, WANTED, "old")
+    with pytest.raises(Refused, match=words):
+        plan.check_there("web1", replace(SEEN, **change), WANTED, "old")
+
+
+def parsed(*disks: dict[str, Any]) -> vmconfig.Parsed:
+    return vmconfig.Parsed("web1", disks, {"c_info": {"name": "web1"}})
+
+
+@pytest.mark.parametrize(
+    ("disk", "words"),
+    [
+        (
+            {"pdev_path": "/srv/x", "vdev": "xvdb", "format": "qcow2"},
+            "qemu-img convert -O raw /srv/x /srv/x.raw",
+        ),
+        ({"pdev_path": "iqn=x", "vdev": "xvdb", "script": "block-iscsi"}, "by the script block-iscsi"),
+        ({"pdev_path": "/dev/a/b", "vdev": "xvdb", "backend_domname": "storage"}, "by domain storage"),
+        ({"pdev_path": ROOT, "vdev": "xvdb"}, "one volume as two disks"),
+        ({"pdev_path": "/dev/a/b", "vdev": "../x"}, "such a vdev"),
+    ],
+)
+def test_a_disk_that_cant_be_copied_is_named(disk: dict[str, Any], words: str) -> None:
+    first = {"pdev_path": ROOT, "vdev": "xvda", "format": "raw"}
+    disc = {"pdev_path": "/srv/d.iso", "vdev": "hdc", "is_cdrom": 1, "format": "raw"}
+    assert plan.disks(parsed(first, disc)) == [("xvda", ROOT)]
+    with pytest.raises(Refused, match=words):
+        plan.disks(parsed(first, disk))
+    with pytest.raises(Refused, match="has no disk"):
+        plan.disks(parsed(disc))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "web1",
+        "/dev/a/../b",
+        "//x",
+        "/a\nb",
+        "/a'b",
+        '/a"b',
+        "/a,b",
+        "/a*",
+        "/ä",
+        "/" + "a" * 1000,
+        "",
+        "/a/",
+        "/\x1b",
+    ],
+)
+def test_a_path_that_cant_be_kept_goes_nowhere(path: str) -> None:
+    with pytest.raises(UsageError):
+        far.check_path(path)
+
+
+def test_what_is_typed_is_read() -> None:
+    assert far.check_path("/srv/my disk (1)$x;&.img") and far.split("root@old:/dev/a/b") == (
+        "root@old",
+        "/dev/a/b",
+    )
+    assert plan.limit("") == 0 and plan.limit("50M") == 50 * MIB and plan.limit("1.5G") == 3 << 29
+    assert plan.limit("7") == 7 * MIB and plan.bridges(["a=b", "eth0=xenbr0"]) == {"a": "b", "eth0": "xenbr0"}
+    for text in ("fast", "0", "-5M", "5T"):
+        with pytest.raises(UsageError):
+            plan.limit(text)
+    for text in ("eth0", "=x", "a=b c", "a='"):
+        with pytest.raises(UsageError):
+            plan.bridges([text])
+    assert plan.group_for("vg0", "", ("vg0", "vg1")) == "vg0" and plan.group_for("x", "", ("vg0",)) == "vg0"
+    assert plan.group_for("vg0", "vg5", ("vg0",)) == "vg5"
+    with pytest.raises(UsageError, match="vg0, vg1"):
+        plan.group_for("x", "", ("vg0", "vg1"))
+    assert plan.whole(5 * MIB, [4 * MIB, 6 * MIB]) == 12 * MIB
+    plan.check_asked("web1", [], WANTED)
+    with pytest.raises(Refused, match=f"one more disk there, {SWAP}"):
+        plan.check_asked("web1", [ROOT], WANTED)
+
+
+def test_volumes_keep_their_names_unless_two_have_one() -> None:
+    assert plan.volume_names("web1", SEEN, WANTED) == {"xvda": "web1-root", "xvdb": "web1-xvdb"}
+    other = replace(LV, path="/dev/vg2/web1-root", volume="vg2/web1-root")
+    both = replace(SEEN, things=(LV, other))
+    names = plan.volume_names("web1", both, [("xvda", ROOT), ("xvdb", other.path)])
+    assert names == {"xvda": "web1-xvda", "xvdb": "web1-xvdb"}
+
+
+def test_the_look_at_a_server_is_read_or_refused() -> None:
+    """As this very machine answers, without Xen; and what no server says."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"x" * 1024)
+        file.flush()
+        argv = ["sh", "-c", far.LOOK_AT, "far", file.name, "/no/such/thing"]
+        done = subprocess.run(
+            argv, capture_output=True, text=True, env={"PATH": "/usr/sbin:/usr/bin", "LC_ALL": "C"}
+        )
+        seen = look.parse(done.stdout, [file.name, "/no/such/thing"])
+    here, gone = seen.things
+    assert seen.host == os.uname().nodename and seen.listed
+    assert (here.kind, here.size, gone.kind) == (look.FILE, 1024, look.GONE)
+    assert here.used.startswith(f"process {os.getpid()} (") and len(here.mark.split()) == 9
+    for text in (
+        "",
+        "host old\n",
+        "host old\nboot b\nblock 0 253:0\n",
+        "host o'd\nboot b\n",
+        "host a\nboot b\nlv x\n",
+    ):
+        with pytest.raises(XenhelperError, match="can't be read"):
+            look.parse(text, ["/x"])
+    counters = "100 0 800 5 3 0 24 5 0 9 9 2 0 16 0 0 0"
+    text = f"host old\nboot b\nlv vg|web1|512|-wi-a-----|253|4\nblock 0 253:4 512\nmark 0 9 1 {counters}\n"
+    assert look.parse(text, ["/x"]).things == (
+        look.Thing("/x", look.BLOCK, 512, "vg/web1", "", "b 253:4 9 3 24 2 16"),
+    )
+    for old, new in (("mark 0 9 1", "mark 0 - 1"), ("mark 0 9 1", "mark 0 9 0")):
+        assert look.parse(text.replace(old, new), ["/x"]).things[0].mark == ""
+    assert look.parse(text.replace("-wi-a-", "-wi-ao"), ["/x"]).things[0].used.startswith("somebody")
+
+
+def test_an_argument_is_one_whatever_it_holds(tmp_path: Path) -> None:
+    """Through a login shell and the script's own."""
+    odd = "/a b'; touch HERE; $(touch HERE) `touch HERE` \\ \" &"
+    line = far.command('printf "%s" "$1"', odd)
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout == odd and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_put_is_there_and_zeros_cost_no_write(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    data = b"".join(
+        chance.choice([bytes(size), chance.randbytes(size)])
+        for size in (chance.randint(1, 3) * 65536 for _ in range(12))
+    ) + chance.choice([b"", b"x" * 512, bytes(512)])
+    path = tmp_path / "volume"
+    path.write_bytes(b"\xa5" * len(data))
+    fd = os.open(path, os.O_RDWR)
+    copy.put(fd, 0, data)
+    assert path.read_bytes() == data
+    os.close(fd)
+    # on what reads as zeros, zeros allocate nothing
+    sparse = tmp_path / "sparse"
+    with sparse.open("wb") as file:
+        file.truncate(len(data))
+    fd = os.open(sparse, os.O_RDWR)
+    copy.put(fd, 0, data)
+    os.close(fd)
+    assert sparse.read_bytes() == data
+    full = sum(1 for at in range(0, len(data), 65536) if data[at : at + 65536].strip(b"\0"))
+    assert sparse.stat().st_blocks * 512 <= full * 65536 + 8192
+
+
+def test_the_way_is_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    bar = progress.Progress("web1: copied", 10 * MIB)
+    for _ in range(10):
+        bar.add(MIB)
+    bar.end()
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "web1: copied: 10 % of 10 MiB" and len(said) == 10
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    bar = progress.Progress("web1: copied", 10 * MIB, 5 * MIB)
+    time.sleep(0.01)
+    bar.add(5 * MIB)
+    bar.end()
+    said = capsys.readouterr().out
+    assert said.startswith("\rweb1: copied ########################") and said.endswith("0 s left\x1b[K\n")
+
+
+def test_a_config_that_would_change_otherwise_isnt_taken() -> None:
+    item = plan.Item("xvda", ROOT, look.BLOCK, MIB, "vg0", "web1-root", 4 * MIB)
+    made = plan.Plan("0", "web1", "old", CONFIG, CONFIG, (item,))
+    assert plan.from_json(made.to_json()) == made
+    with pytest.raises(XenhelperError):
+        plan.from_json('{"id": 1}')
+
+    def reading(path: str, **more: Any) -> vmconfig.Parsed:
+        tree = {"c_info": {"name": "web1"}, "nics": [{"bridge": more.pop("bridge", "eth0")}], "b_info": {}}
+        return vmconfig.Parsed("web1", ({"vdev": "xvda", "pdev_path": path, "readwrite": 1, **more},), tree)
+
+    old, words = reading(ROOT, format="raw", backend="qdisk"), {"bridge": {"eth0": "xenbr0"}}
+    assert mend.difference(old, reading(item.path, bridge="xenbr0"), made, words) == ""
+    for new, said in (
+        (reading(item.path), "something besides"),
+        (reading(ROOT, bridge="xenbr0"), "not on /dev/vg0"),
+        (reading(item.path, bridge="xenbr0", backend="qdisk"), "not on /dev/vg0"),
+        (reading(item.path, bridge="xenbr0", removable=1), "another attribute"),
+    ):
+        assert said in mend.difference(old, new, made, words)
