@@ -96,7 +96,8 @@ def test_killed_at_each_step_it_comes_whole_and_runs(lab: Lab) -> None:
     product.refused(alice, TYPED, f"bob:{DISK} is in use there", status=3)
     bob.run("kill $(cat /root/sleep.pid)")
     story = Story("import")
-    story.type(alice, f"{TYPED} --dry-run")
+    dry = story.type(alice, "xenhelper import root@bob:/root/old1.cfg --vm old1 --volume-group vg0 --dry-run")
+    assert "no bridge oldbr0" in dry.out and f"to {NEW_DISK}, replicated with bob" in dry.out
     assert product.picture(lab) == before, "a refusal or a dry run changed something"
 
     for number, order in enumerate(KILLS):

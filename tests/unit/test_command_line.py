@@ -64,6 +64,8 @@ def complete(tmp_path: Path) -> "object":
     (tmp_path / "etc/xenhelper/xenhelper.conf").write_text(
         "[host]\nname = alice\n[peers]\n[[bob]]\n[[[volume_groups]]]\nvg0 = vg0\n"
     )
+    (tmp_path / "var/lib/xenhelper/intents").mkdir()
+    (tmp_path / "var/lib/xenhelper/intents/import-old9").touch()
     (tmp_path / "etc/xen").mkdir()
     (tmp_path / "etc/xen/old1.cfg").touch()
     (tmp_path / "a.cfg").touch()
@@ -103,4 +105,6 @@ def test_completion_offers_what_is_there(complete: "object") -> None:
     assert complete("xenhelper grow web1 ") == {"xvdw"}
     assert complete("xenhelper replicate --from-peer d") == {"db1"}
     assert complete("xenhelper convert o") == {"old1"}
+    assert complete("xenhelper import --undo ") == {"old9"}
+    assert "root@localhost" in complete("xenhelper import root@lo")
     assert complete("xenhelper evacuate --r") == {"--return"}

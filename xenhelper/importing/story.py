@@ -8,7 +8,7 @@ what ``xenhelper replicate`` does. Nothing is ever written on the old server.
 import os
 from collections.abc import Callable
 
-from xenhelper import create, intents, log, names, paths, replicate, statefile, vmfile, volumes
+from xenhelper import create, intents, log, names, paths, provision, replicate, statefile, vmfile, volumes
 from xenhelper.errors import Refused, UsageError, XenhelperError
 from xenhelper.importing import far, find, plan, sums, whole
 from xenhelper.importing.plan import Plan
@@ -46,10 +46,9 @@ def run(wish: find.Wish, say: Say, dry: bool = False) -> None:
         _carry_out(old, wish, found, say)
     finally:
         os.close(fd)
-    _finish(vm, wish.peer, say)
     if origin.rpartition("/")[2] in seen.auto:
         say(f"{old.host} starts {vm} at boot: take its link out of /etc/xen/auto there")
-    say(f"don't start {vm} on {old.host} any more")
+    _finish(vm, wish.peer, say)
 
 
 def _begun(wish: find.Wish) -> str:
@@ -102,16 +101,21 @@ def _finish(vm: str, peer: str, say: Say) -> None:
             _place(made, say)
     finally:
         os.close(fd)
+    if not provision.vm_records(vm) or intents.read(provision.KIND, vm) is not None:
+        _replicate(made, peer, say)
+    _clear(made)
+    log.event("note", f"{vm}: imported from {made.host}", log.NOTICE, vm=vm, intent=f"{find.KIND}-{vm}")
+    say(f"{vm} is imported: `xl create {made.config}`; don't start it on {made.host} any more")
+
+
+def _replicate(made: Plan, peer: str, say: Say) -> None:
     try:
         outcome = replicate.run(create.request_for(made.config, [], peer))
     except XenhelperError:
-        say(f"{vm} is here, whole, with {made.config}; it isn't replicated yet:")
+        say(f"{made.vm} is here, whole, with {made.config}; it isn't replicated yet:")
         raise
     for disk in outcome.fresh:
         say(f"{disk.vdev}: replicated with {outcome.found.peer} as {disk.resource}, first sync runs")
-    _clear(made)
-    log.event("note", f"{vm}: imported from {made.host}", log.NOTICE, vm=vm, intent=f"{find.KIND}-{vm}")
-    say(f"{vm} is imported: `xl create {made.config}`")
 
 
 def _place(made: Plan, say: Say) -> None:
