@@ -55,7 +55,7 @@ def read(old: far.Far, wish: Wish) -> tuple[str, str, Parsed, look.Seen]:
     others = tuple(path for path in wish.paths if path not in configs)
     if len(configs) > 1 or (configs and others):
         raise UsageError(
-            "one config, or volumes, or --vm: not several of these", "see `xenhelper import --help`"
+            "one config, or volumes, or --vm: not several of these", "name only one VM at a time"
         )
     if not wish.paths and not wish.vm:
         raise UsageError(

@@ -101,11 +101,22 @@ def _finish(vm: str, peer: str, say: Say) -> None:
             _place(made, say)
     finally:
         os.close(fd)
-    if not provision.vm_records(vm) or intents.read(provision.KIND, vm) is not None:
+    if not _settled(made):
         _replicate(made, peer, say)
     _clear(made)
     log.event("note", f"{vm}: imported from {made.host}", log.NOTICE, vm=vm, intent=f"{find.KIND}-{vm}")
     say(f"{vm} is imported: `xl create {made.config}`; don't start it on {made.host} any more")
+
+
+def _settled(made: Plan) -> bool:
+    """Whether a create came first: its disks are replicated, both hosts agree on its config."""
+    record, text = vmfile.record(made.vm), vmfile.read(made.config)
+    known = record.get("config"), record.get("sha256")
+    return (
+        text is not None
+        and known == (made.config, vmconfig.checksum(text))
+        and intents.read(provision.KIND, made.vm) is None
+    )
 
 
 def _replicate(made: Plan, peer: str, say: Say) -> None:
