@@ -111,7 +111,7 @@ def test_killed_at_each_step_it_comes_whole_and_runs(lab: Lab) -> None:
             # and somebody does: the VM ran once more
             bob.run(f"dd if=/dev/urandom of={DISK} bs=4k count=1 seek=3 oflag=direct status=none")
             sums = _sums(bob)
-            product.refused(alice, f"xl create {_by_hand(alice)}", "isn't whole yet", status=3)
+            product.refused(alice, f"xl create {_by_hand(alice)}", "isn't whole yet")
         if number in (3, 4):
             assert alice.run(f"test -e {CONFIG}", check=False).status == 1, order
             assert _copies(alice) == sums, order
@@ -154,8 +154,6 @@ def test_a_cut_line_a_whole_run_and_giving_up(lab: Lab) -> None:
     product.wait_until(
         lambda: alice.run(f"test -s {STATE}/xvda.sums", check=False).ok, TIMEOUT, "a first chunk", every=1
     )
-    status = alice.run("xenhelper status", timeout=120).out
-    assert "import" in status or VM not in status
     product.refused(alice, TYPED, f"{VM}: another change is under way (import", status=3)
     lab.cut_second_path()
     product.wait_until(lambda: alice.read("/root/import.status").strip(), TIMEOUT, "the copy to end", every=2)

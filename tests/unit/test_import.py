@@ -390,6 +390,8 @@ def test_a_peer_that_goes_away_at_the_end_takes_nothing_along(both: Both) -> Non
     end = time.monotonic() + 120
     while not held.exists() and time.monotonic() < end:
         time.sleep(0.05)
+    second = both.run("root@old", "--vm", "web1")
+    assert second.returncode == 3 and "web1: another change is under way (import, pid " in second.stderr
     (both.world.folder / "bob.off").touch()
     os.kill(int(held.read_text().split()[0]), signal.SIGCONT)
     out, err = process.communicate(timeout=120)
@@ -398,6 +400,10 @@ def test_a_peer_that_goes_away_at_the_end_takes_nothing_along(both: Both) -> Non
     (both.world.folder / "old.off").touch()  # nothing is needed of the old server any more
     refused = both.run("--undo", "web1")
     assert refused.returncode == 3 and "is here, whole" in refused.stderr
+    # a create comes first, and replicates it
+    created = both.world.run("alice", "create", CONFIG)
+    assert created.returncode == 0, created.stderr
+    (both.world.folder / "alice.domains").write_text("web1")
     done = both.run("root@old", "--vm", "web1")
     assert done.returncode == 0, done.stderr
     both.check_whole()
@@ -511,15 +517,19 @@ def test_volumes_keep_their_names_unless_two_have_one() -> None:
 
 def test_the_look_at_a_server_is_read_or_refused() -> None:
     """As this very machine answers, without Xen; and what no server says."""
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(b"x" * 1024)
-        file.flush()
-        argv = ["sh", "-c", far.LOOK_AT, "far", file.name, "/no/such/thing"]
+    with tempfile.NamedTemporaryFile() as file, tempfile.NamedTemporaryFile(delete=False) as free:
+        for each in (file, free):
+            each.write(b"x" * 1024)
+            each.flush()
+        free.close()
+        argv = ["sh", "-c", far.LOOK_AT, "far", file.name, "/no/such/thing", free.name]
         done = subprocess.run(
             argv, capture_output=True, text=True, env={"PATH": "/usr/sbin:/usr/bin", "LC_ALL": "C"}
         )
-        seen = look.parse(done.stdout, [file.name, "/no/such/thing"])
-    here, gone = seen.things
+        seen = look.parse(done.stdout, argv[4:])
+        os.unlink(free.name)
+    here, gone, nobodys = seen.things
+    assert (nobodys.kind, nobodys.used) == (look.FILE, "")
     assert seen.host == os.uname().nodename and seen.listed
     assert (here.kind, here.size, gone.kind) == (look.FILE, 1024, look.GONE)
     assert here.used.startswith(f"process {os.getpid()} (") and len(here.mark.split()) == 9

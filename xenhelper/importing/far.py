@@ -48,7 +48,9 @@ for path do
         number=$(stat -L -c '%t %T' -- "$path")
         sys=/sys/dev/block/$((0x${number% *})):$((0x${number#* }))
         echo "block $n ${sys##*/} $(blockdev --getsize64 "$path")"
-        echo "mark $n $(cat $sys/diskseq 2>/dev/null || echo -) $(cat $sys/queue/iostats) $(cat $sys/stat)"
+        number=$(cat $sys/diskseq 2>/dev/null || echo -)
+        counts=$(cat $sys/queue/iostats 2>/dev/null || echo 0)
+        echo "mark $n $number $counts $(cat $sys/stat)"
         ;;
     'regular file')
         echo "file $n $(stat -L -c %s -- "$path")"
@@ -57,9 +59,11 @@ for path do
         ;;
     *) echo "gone $n" ;;
     esac
-    pid=$(find -L /proc/[0-9]*/fd -maxdepth 1 -samefile "$path" 2>/dev/null |
-        sed -n '1s|^/proc/||; 1s|/.*||p')
-    [ -z "$pid" ] || echo "user $n process $pid ($(cat "/proc/$pid/comm" 2>/dev/null))"
+    for pid in $(find -L /proc/[0-9]*/fd -maxdepth 1 -samefile "$path" 2>/dev/null |
+        sed 's|^/proc/||; s|/.*||'); do
+        # find itself has it open, and is gone by now
+        program=$(cat "/proc/$pid/comm" 2>/dev/null) && echo "user $n process $pid ($program)"
+    done
     n=$((n + 1))
 done
 """

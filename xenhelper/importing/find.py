@@ -49,8 +49,8 @@ class Found:
 # reading
 
 
-def read(old: far.Far, wish: Wish) -> tuple[str, str, Parsed, look.Seen]:
-    """The VM's config there (path, text, xl's reading), and the old server as it is now."""
+def read(old: far.Far, wish: Wish) -> tuple[str, str, Parsed]:
+    """The VM's config there: path, text, xl's reading. Raises XenhelperError."""
     configs = [path for path in wish.paths if path.endswith(".cfg") or path.startswith("/etc/xen/")]
     others = tuple(path for path in wish.paths if path not in configs)
     if len(configs) > 1 or (configs and others):
@@ -68,11 +68,8 @@ def read(old: far.Far, wish: Wish) -> tuple[str, str, Parsed, look.Seen]:
     else:
         origin, text, parsed = _search(old, wish.vm, others)
     names.check_vm(parsed.name)
-    wanted = plan.disks(parsed)
-    plan.check_asked(parsed.name, others, wanted)
-    seen = there_now(old, parsed.name, wanted)
-    far.check_other(old.host, seen.host, os.uname().nodename)
-    return origin, text, parsed, seen
+    plan.check_asked(parsed.name, others, plan.disks(parsed))
+    return origin, text, parsed
 
 
 def _config(old: far.Far, path: str) -> tuple[str, str, Parsed]:
@@ -119,11 +116,13 @@ def _search(old: far.Far, vm: str, sources: Sequence[str]) -> tuple[str, str, Pa
 # deciding
 
 
-def decide(old: far.Far, wish: Wish, origin: str, text: str, parsed: Parsed, seen: look.Seen) -> Found:
+def decide(old: far.Far, wish: Wish, origin: str, text: str, parsed: Parsed) -> Found:
     """Everything that can be refused is, before anything is made. Raises XenhelperError."""
     vm, settings = parsed.name, config.load()
     config.check_name(settings, os.uname().nodename)
     wanted = plan.disks(parsed)
+    seen = there_now(old, vm, wanted)
+    far.check_other(old.host, seen.host, settings.host)
     intent = intents.read(KIND, vm)
     if intent is not None:
         made = plan.from_json(intent["plan"])

@@ -32,21 +32,21 @@ def run(wish: find.Wish, say: Say, dry: bool = False) -> None:
         else:
             _finish(vm, wish.peer, say)
         return
-    origin, text, parsed, seen = find.read(old, wish)
+    origin, text, parsed = find.read(old, wish)
     vm = names.check_vm(parsed.name)
     if dry:
-        for line in find.decide(old, wish, origin, text, parsed, seen).lines:
+        for line in find.decide(old, wish, origin, text, parsed).lines:
             say(line)
         return
     fd = intents.lock(vm, who="import")
     try:
-        found = find.decide(old, wish, origin, text, parsed, seen)
+        found = find.decide(old, wish, origin, text, parsed)
         for line in found.lines:
             say(line)
         _carry_out(old, wish, found, say)
     finally:
         os.close(fd)
-    if origin.rpartition("/")[2] in seen.auto:
+    if origin.rpartition("/")[2] in found.seen.auto:
         say(f"{old.host} starts {vm} at boot: take its link out of /etc/xen/auto there")
     _finish(vm, wish.peer, say)
 
