@@ -31,7 +31,7 @@ kernel = '/boot/vmlinuz'
 disk = ['phy:{ROOT},xvda,w', 'file:{SWAP},xvdb,w']
 vif = ['mac=00:16:3e:00:00:01,bridge=xenbr0']
 """
-# data, a hole, data and zeros in small, in a last chunk that isn't whole
+# data, a hole, data and zeros in small; the image ends within a chunk and within an extent
 ROOT_DATA = (
     os.urandom(2 * MIB) + bytes(3 * MIB) + os.urandom(MIB // 2) + bytes(MIB) + os.urandom(MIB + MIB // 2)
 )
@@ -135,7 +135,6 @@ def test_other_ways_to_name_it(both: Both, words: list[str]) -> None:
 KILLS = [
     "after importing.story:_carry_out:intents.write#1",
     "after importing.story:_carry_out:volumes.create 2",
-    "after importing.whole:_settle:statefile.write",
     "after importing.sums:Sums.note:statefile.write_at",
     "before importing.sums:Sums.note:statefile.write_at 6",
     "after importing.sums:Sums.note:statefile.write_at 12",
@@ -165,7 +164,7 @@ def test_killed_at_any_step_the_same_command_finishes(both: Both, order: str) ->
     assert len(both.old.sent()) <= CHUNKS + 8, "more than what was on its way"
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_cut_and_killed_again_and_again(both: Both, seed: int) -> None:
     chance = random.Random(seed)
     for _ in range(3):

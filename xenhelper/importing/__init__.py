@@ -1,7 +1,8 @@
 """``xenhelper import``: a VM that is off comes here from a server that has no xenhelper.
 
-``far`` reaches the old server, ``look`` reads what it says, ``plan`` decides, ``mend`` fits the
-config to this host, ``copy`` brings the bytes and proves them, ``story`` is the whole of it.
+``far`` reaches the old server, ``look`` reads what it says, ``find`` asks all three hosts,
+``plan`` decides, ``mend`` fits the config to this host, ``copy`` brings one disk's bytes and
+compares them (``sums``), ``whole`` all disks' until nothing differs; ``story`` is the whole of it.
 
 How often what is read, and why. The old server reads each byte once, to send it; ssh guards
 it on its way, and the SHA-256 of each chunk as it came is kept on disk (``sums``) once the

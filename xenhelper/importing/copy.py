@@ -59,6 +59,8 @@ def bring(old: far.Far, item: Item, known: Sums, limit: int, done: Done) -> None
     the bytes of each. Raises XenhelperError; what is here then stays, and is known."""
     fd = open_volume(item)
     try:
+        # what whole extents add to it, before any chunk is known to be here
+        _zero(fd, item.size, item.local - item.size)
         for first, behind in known.runs(here=False):
             args = item.source, str(first), str(behind - first), str(CHUNK), item.iflag
             numbers = range(first, behind)
@@ -71,8 +73,6 @@ def bring(old: far.Far, item: Item, known: Sums, limit: int, done: Done) -> None
                     os.fdatasync(fd)
                     known.note(number, hashlib.sha256(data).digest())
                     done(len(data))
-        _zero(fd, item.size, item.local - item.size)
-        os.fsync(fd)
     except OSError as error:
         raise XenhelperError(f"{item.path} can't be written: {error.strerror}", "see `dmesg`") from error
     finally:
