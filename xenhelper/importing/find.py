@@ -37,11 +37,11 @@ class Wish:
 
 @dataclass(frozen=True)
 class Found:
-    """All that is decided before the first change."""
+    """All that is decided before the first change: ``text`` is the config as it will be here,
+    ``lines`` say what will be done."""
 
     plan: Plan
     text: str
-    considered: Considered
     lines: tuple[str, ...]
     seen: look.Seen
 
@@ -152,7 +152,7 @@ def decide(old: far.Far, wish: Wish, origin: str, text: str, parsed: Parsed) -> 
         lines.append(
             f"warning: {vm} couldn't run on {considered.peer}, which lacks {', '.join(there.missing)}"
         )
-    return Found(made, mended, considered, tuple(lines), seen)
+    return Found(made, mended, tuple(lines), seen)
 
 
 def _new(

@@ -12,7 +12,7 @@ from xenhelper.errors import Refused, UsageError, XenhelperError
 from xenhelper.importing import look
 from xenhelper.xen.vmconfig import Parsed
 
-SCRIPT_DOMAINS = ("", "0", "dom0", "Domain-0")
+_DOM0 = ("", "0", "dom0", "Domain-0")
 _OTHER_FORMATS = ("qcow", "qcow2", "vhd", "qed")
 
 
@@ -98,7 +98,7 @@ def disks(parsed: Parsed) -> list[tuple[str, str]]:
                 f"{where} is a {form} image: only raw ones are copied",
                 f"there: `qemu-img convert -O raw {path} {path}.raw`, and name that in its config",
             )
-        if str(disk.get("backend_domname") or "") not in SCRIPT_DOMAINS:
+        if str(disk.get("backend_domname") or "") not in _DOM0:
             raise Refused(f"{where} is served by domain {str(disk['backend_domname'])[:60]}")
         if not names.valid_vdev(vdev):
             raise Refused(f"{where}: such a vdev can't be kept", "write it as xvda, sda or hda")
