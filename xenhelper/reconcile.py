@@ -18,6 +18,7 @@ from xenhelper import (
     names,
     paths,
     permits,
+    shelf,
     splitbrain,
     statefile,
     stepdown,
@@ -91,6 +92,9 @@ def reconcile(vms: "list[str] | None" = None, dry_run: bool = False) -> "list[st
     """Reconcile these VMs, or all. Returns what is left for a person, one line each."""
     left: "list[str]" = []
     records = _resources()
+    if vms is None and (records or os.path.isdir(shelf.FOLDER)):
+        left += shelf.reconcile(records, dry_run)
+        records = _resources()
     if records:
         halfopen.drop(sorted({record["peer"] for record in records if "peer" in record}), dry_run)
     domains_here = domains.listing() if records else []
@@ -196,13 +200,14 @@ def _interrupted(vm: str, dry_run: bool) -> bool:
         from xenhelper import takeover
 
         takeover.undo(vm)
-    kind = next((kind for kind in ("replicate", "forget") if intents.read(kind, vm) is not None), "")
+    kinds = ("replicate", "forget", "replace")
+    kind = next((kind for kind in kinds if intents.read(kind, vm) is not None), "")
     if not kind:
         return False
     if not dry_run:
-        from xenhelper import forget, replicate_peer
+        from xenhelper import forget, rehome, replicate_peer
 
-        done = replicate_peer.recover(vm, held=True) or forget.recover(vm)
+        done = replicate_peer.recover(vm, held=True) or forget.recover(vm) or rehome.recover(vm)
         log.event(
             "reconciled",
             f"{vm}: an interrupted set-up or forget is {done}",

@@ -21,6 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("vm", nargs="*", metavar="VM", help="the VMs to let start here")
     parser.add_argument("--all", action="store_true", help="all VMs whose other copy is on the dead host")
     parser.add_argument(
+        "--peer", default="", metavar="HOST", help="with --all: those whose other copy is on HOST"
+    )
+    parser.add_argument(
         "--peer-is-dead", action="store_true", help="you know that the other host is off and stays off"
     )
     parser.add_argument(
@@ -43,8 +46,10 @@ def run(args: argparse.Namespace) -> int:
     """0 when all may start, 3 when some of --all may not."""
     if bool(args.vm) == args.all:
         raise UsageError("name the VMs, or say --all")
+    if args.peer and not args.all:
+        raise UsageError("--peer chooses from --all")
     accept = moment(args.accept_data_as_of) if args.accept_data_as_of else None
-    refused = takeover.run(args.vm, args.all, args.peer_is_dead, accept, args.dry_run, print)
+    refused = takeover.run(args.vm, args.all, args.peer_is_dead, accept, args.dry_run, print, args.peer)
     for line in refused:
         print(f"xenhelper: {line}", file=sys.stderr)
     return EXIT_REFUSED if refused else EXIT_DONE
