@@ -18,6 +18,8 @@ from xenhelper.errors import PeerFailed, PeerUnreachable, XenhelperError
 from xenhelper.insync import stamp
 
 FOLDER = paths.STATE + "/moved"
+# the key of a record that a person has put into service again, whatever notes say of it
+REVIVED = "revived"
 _WAS = re.compile(r"[0-9a-f]{16}(,[0-9a-f]{16}){0,63}")
 _PORTS = re.compile(r"\d{1,5}(,\d{1,5}){0,63}")
 # seconds for each host that is asked
@@ -86,7 +88,8 @@ def fits(note: Mapping[str, Any], records: Iterable[Mapping[str, str]]) -> bool:
     """Whether ``note`` (a host's answer) is of the very half that these records are (pure)."""
     was = str(note.get("was", "")).split(",")
     listed = list(records)
-    return bool(listed) and all(digest(record) in was for record in listed)
+    revived = any(record.get(REVIVED) == "yes" for record in listed)
+    return bool(listed) and not revived and all(digest(record) in was for record in listed)
 
 
 def asked(peers: Iterable[str]) -> dict[str, list[dict[str, str]]]:

@@ -16,9 +16,9 @@ from xenhelper import (
     leftover,
     log,
     names,
+    oldcopy,
     paths,
     permits,
-    shelf,
     splitbrain,
     statefile,
     stepdown,
@@ -92,8 +92,8 @@ def reconcile(vms: "list[str] | None" = None, dry_run: bool = False) -> "list[st
     """Reconcile these VMs, or all. Returns what is left for a person, one line each."""
     left: "list[str]" = []
     records = _resources()
-    if vms is None and (records or os.path.isdir(shelf.FOLDER)):
-        left += shelf.reconcile(records, dry_run)
+    if vms is None and (records or os.path.isdir(paths.STATE + "/shelf")):
+        left += oldcopy.reconcile(records, dry_run)
         records = _resources()
     if records:
         halfopen.drop(sorted({record["peer"] for record in records if "peer" in record}), dry_run)

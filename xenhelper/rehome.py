@@ -22,7 +22,7 @@ KIND = "replace"
 OPEN, SWITCHING, COMMITTED = provision.OPEN, "switching", provision.COMMITTED
 # seconds: the new host's volumes and resources; the first connection; the old host's part
 _PREPARE = 240.0
-_CONNECT = 30.0
+_CONNECT = 45.0
 _RETIRE = 90.0
 
 

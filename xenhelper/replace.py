@@ -43,7 +43,9 @@ from xenhelper.plan import TAKEN, Disk, Plan
 from xenhelper.tuning import link
 from xenhelper.xen import vmconfig
 
+# seconds: what a host that is up needs to answer; a reconciler's round may have the VM's lock
 _ANSWER = 10.0
+_LOCK = 60.0
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def run(vm: str, peer: str, dry: bool = False) -> list[str]:
     settings = config.load()
     config.check_name(settings, os.uname().nodename)
     settings.peer(peer)
-    fd = intents.lock(names.check_vm(vm), who="replicate --peer")
+    fd = intents.lock(names.check_vm(vm), wait=_LOCK, who="replicate --peer")
     try:
         if not dry:
             replicate_peer.recover(vm, held=True)

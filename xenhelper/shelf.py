@@ -8,8 +8,7 @@ way it goes, so whatever is killed is gone on with by the reconciler.
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from xenhelper import (
@@ -26,23 +25,23 @@ from xenhelper import (
     volumes,
 )
 from xenhelper.drbd import adm, events, proc, resfile
-from xenhelper.errors import PeerFailed, PeerUnreachable, Refused, XenhelperError
+from xenhelper.errors import Refused, XenhelperError
 from xenhelper.xen import vmconfig
 
 FOLDER = paths.STATE + "/shelf"
 TAG = "xenhelper.left-over="
 AUTO = "/etc/xen/auto"
 KEPT, RETURNING, REMOVING = "kept", "returning", "removing"
-_LOCK_WAIT = 25.0
+LOCK_WAIT = 25.0
 
 
-def _at(vm: str, name: str = "") -> str:
+def at(vm: str, name: str = "") -> str:
     return f"{FOLDER}/{names.check_vm(vm)}" + (f"/{name}" if name else "")
 
 
 def note(vm: str) -> dict[str, str] | None:
     """What is on the shelf of ``vm``: ``hosts`` that have it now, ``was``, ``as_of``, ``state``."""
-    return statefile.read(_at(vm, "note"))
+    return statefile.read(at(vm, "note"))
 
 
 def all_notes() -> dict[str, dict[str, str]]:
@@ -66,7 +65,7 @@ def put(vm: str, hosts: Iterable[str], run_id: str = "") -> None:
     times = [insync.last(name) or 0.0 for name in records]
     found = {"vm": vm, "state": KEPT, "id": run_id, "hosts": ",".join(sorted(hosts))}
     found |= {"was": moved.half(records.values())["was"], "as_of": insync.stamp(min(times, default=0.0))}
-    statefile.write(_at(vm, "note"), {**found, "at": insync.stamp(time.time())})
+    statefile.write(at(vm, "note"), {**found, "at": insync.stamp(time.time())})
     _put(vm)
     log.event(
         "note",
@@ -97,12 +96,12 @@ def check_idle(vm: str, records: Mapping[str, Mapping[str, str]]) -> None:
             raise Refused(f"{name} is Primary on {host}", f"see `xenhelper status` on {host}")
 
 
-def _of_the_half(vm: str) -> dict[str, dict[str, str]]:
+def of_the_half(vm: str) -> dict[str, dict[str, str]]:
     """The half's records, on the shelf or still in place; not those of a later half."""
     was = (note(vm) or {}).get("was", "").split(",")
     found = {}
-    for name in statefile.names(_at(vm, "resources")):
-        record = statefile.read(_at(vm, f"resources/{name}"))
+    for name in statefile.names(at(vm, "resources")):
+        record = statefile.read(at(vm, f"resources/{name}"))
         if record is not None:
             found[name] = record
     found.update(provision.vm_records(vm))
@@ -111,23 +110,23 @@ def _of_the_half(vm: str) -> dict[str, dict[str, str]]:
 
 def _put(vm: str) -> None:
     """Every step looks whether it is due: copies first, then what they are copies of."""
-    records = _of_the_half(vm)
+    records = of_the_half(vm)
     for name, record in records.items():
         adm.down(name, int(record["minor"]))
-        statefile.write(_at(vm, f"resources/{name}"), record)
+        statefile.write(at(vm, f"resources/{name}"), record)
     mine = vmfile.record(vm)
     if mine:
-        statefile.write(_at(vm, "vm"), mine)
+        statefile.write(at(vm, "vm"), mine)
     text = resfile.read(vm)
     if text is not None and resfile.is_ours(text, vm):
-        statefile.write_atomically(_at(vm, "res"), text.encode())
+        statefile.write_atomically(at(vm, "res"), text.encode())
         statefile.remove(resfile.path(vm))
     path = _config(vm)
     config = vmfile.read(path) if path else None
     if config is not None and vmfile.is_of(config, vm):
-        statefile.write_atomically(_at(vm, "config"), vmconfig.to_bytes(config))
+        statefile.write_atomically(at(vm, "config"), vmconfig.to_bytes(config))
         for link in _auto(path):
-            statefile.write_atomically(_at(vm, "auto"), link.encode())
+            statefile.write_atomically(at(vm, "auto"), link.encode())
             statefile.remove(f"{paths.ROOT}{AUTO}/{link}")
         # it must not start an old copy; xl and xendomains find it nowhere
         statefile.remove(paths.ROOT + path)
@@ -140,7 +139,7 @@ def _put(vm: str) -> None:
 
 
 def _config(vm: str) -> str:
-    record = vmfile.record(vm) or statefile.read(_at(vm, "vm")) or {}
+    record = vmfile.record(vm) or statefile.read(at(vm, "vm")) or {}
     path = record.get("config", "")
     return path if path.startswith("/") and path != "/dev/null" else ""
 
@@ -184,24 +183,35 @@ def _tag(vm: str, records: Mapping[str, Mapping[str, str]], away: bool) -> None:
             volumes.change_tags(volume.path, add=add, drop=drop)
 
 
-def take_back(vm: str, fresh: bool) -> None:
+def take_back(vm: str, fresh: bool, revived: bool = False) -> None:
     """Put the half into service again. ``fresh``: with new metadata, so that everything is
-    copied to it. Precondition: the VM's lock is held. Raises XenhelperError."""
+    copied to it; ``revived``: by a person's word, against what other hosts may say of it later.
+    Precondition: the VM's lock is held. Raises XenhelperError."""
     found = note(vm)
     if found is None:
         return
-    statefile.write(_at(vm, "note"), {**found, "state": RETURNING, "fresh": "yes" if fresh else "no"})
+    how = {"fresh": "yes" if fresh else "no", moved.REVIVED: "yes" if revived else "no"}
+    statefile.write(at(vm, "note"), {**found, "state": RETURNING, **how})
     _take_back(vm)
 
 
+def settle(vm: str) -> None:
+    """Go on with what was cut short. Precondition: the VM's lock is held."""
+    state = (note(vm) or {}).get("state")
+    if state == RETURNING:
+        _take_back(vm)
+    elif state == KEPT:
+        _put(vm)
+
+
 def _take_back(vm: str) -> None:
-    records = _of_the_half(vm)
-    fresh = (note(vm) or {}).get("fresh") == "yes"
+    records, found = of_the_half(vm), note(vm) or {}
+    fresh, revived = (found.get(key) == "yes" for key in ("fresh", moved.REVIVED))
     _tag(vm, records, away=False)
     text = _text(vm, "res")
     if text is not None:
         statefile.write_atomically(resfile.path(vm), text)
-    mine, config = statefile.read(_at(vm, "vm")), _text(vm, "config")
+    mine, config = statefile.read(at(vm, "vm")), _text(vm, "config")
     if mine is not None:
         path = mine.get("config", "")
         if config is not None and path and not os.path.exists(paths.ROOT + path):
@@ -211,7 +221,8 @@ def _take_back(vm: str) -> None:
                 os.symlink(path, f"{paths.ROOT}{AUTO}/{link.decode()}")
         statefile.write(f"{paths.VMS}/{vm}", mine)
     for name, record in records.items():
-        statefile.write(f"{paths.RESOURCES}/{name}", record)
+        word = {moved.REVIVED: "yes"} if revived else {}
+        statefile.write(f"{paths.RESOURCES}/{name}", {**record, **word})
     up = proc.read()[1]
     later = {name: int(record["minor"]) for name, record in records.items() if int(record["minor"]) not in up}
     for name, minor in later.items() if fresh else ():
@@ -226,7 +237,7 @@ def _take_back(vm: str) -> None:
 
 def _text(vm: str, name: str) -> bytes | None:
     try:
-        with open(_at(vm, name), "rb") as file:
+        with open(at(vm, name), "rb") as file:
             return file.read()
     except FileNotFoundError:
         return None
@@ -234,11 +245,11 @@ def _text(vm: str, name: str) -> bytes | None:
 
 def clear(vm: str) -> None:
     """Drop what is on the shelf; the note, by which it is gone on with, last."""
-    for name in statefile.names(_at(vm, "resources")):
-        statefile.remove(_at(vm, f"resources/{name}"))
+    for name in statefile.names(at(vm, "resources")):
+        statefile.remove(at(vm, f"resources/{name}"))
     for name in ("res", "vm", "config", "auto", "note"):
-        statefile.remove(_at(vm, name))
-    for folder in (_at(vm, "resources"), _at(vm)):
+        statefile.remove(at(vm, name))
+    for folder in (at(vm, "resources"), at(vm)):
         if os.path.isdir(folder):
             os.rmdir(folder)
 
@@ -257,7 +268,7 @@ def serve_retire(peer: str, args: dict[str, Any]) -> dict[str, Any]:
         raise Refused(f"{vm} on {os.uname().nodename} isn't replicated with {peer}")
     if not names.valid_host(args["to"]) or len(args["id"]) > 40:
         raise XenhelperError(f"{vm}: what {peer} says of its new pair can't be noted")
-    fd = intents.lock(vm, wait=_LOCK_WAIT)
+    fd = intents.lock(vm, wait=LOCK_WAIT)
     try:
         if args["dry"]:
             check_idle(vm, records)
@@ -274,7 +285,7 @@ def serve_return(peer: str, args: dict[str, Any]) -> dict[str, Any]:
     found = note(vm)
     if found is None or found.get("id") != args["id"] or peer not in found.get("hosts", "").split(","):
         return {"returned": False}
-    fd = intents.lock(vm, wait=_LOCK_WAIT)
+    fd = intents.lock(vm, wait=LOCK_WAIT)
     try:
         take_back(vm, args["fresh"])
         return {"returned": True}
@@ -292,112 +303,3 @@ def serve_good(peer: str, args: dict[str, Any]) -> dict[str, Any]:
         state is not None and state.talks and state.peer_disk == events.UP_TO_DATE for state in states
     )
     return {"good": here, "both": both}
-
-
-def remove(vm: str, dry: bool = False) -> list[str]:
-    """``xenhelper forget VM --left-over``: remove the old half, its data too; a line each.
-
-    Raises Refused unless a host that has the VM now says that its own copy is current.
-    """
-    found = note(vm)
-    if found is None:
-        raise XenhelperError(
-            f"{vm}: nothing of it is left over on this host", "`xenhelper status` lists what is"
-        )
-    if provision.vm_records(vm):
-        raise Refused(f"{vm} is replicated on this host", "`xenhelper reconcile` first")
-    hosts = [host for host in found.get("hosts", "").split(",") if names.valid_host(host)]
-    fd = intents.lock(vm, wait=_LOCK_WAIT)
-    try:
-        if found.get("state") != REMOVING:
-            _require_good(vm, hosts)
-        left = [volume for volume in volumes.volumes() if TAG + vm in volume.tags]
-        lines = [f"remove {volume.path}" for volume in left]
-        lines.append(f"remove {_at(vm)}, with its old config in it")
-        if dry:
-            return lines
-        statefile.write(_at(vm, "note"), {**found, "state": REMOVING})
-        for volume in left:
-            volumes.remove(volume, TAG + vm)
-        clear(vm)
-    finally:
-        os.close(fd)
-    _tell_gone(vm, hosts)
-    return lines
-
-
-def _require_good(vm: str, hosts: Iterable[str]) -> None:
-    from xenhelper.peer import client
-
-    said = []
-    for host in hosts:
-        try:
-            answer = client.ask(host, "replace-good", {"vm": vm}, timeout=10.0)
-        except (PeerFailed, PeerUnreachable) as error:
-            said.append(error.what)
-            continue
-        if answer.get("good"):
-            return
-        said.append(f"{host}'s copy isn't current")
-    raise Refused(
-        f"{vm}: the old copy here may be the best that there is: {'; '.join(said) or 'nobody has another'}",
-        "when one of them has a current copy, again",
-    )
-
-
-def _tell_gone(vm: str, hosts: Iterable[str]) -> None:
-    from xenhelper.peer import client
-
-    for host in hosts:
-        try:
-            client.ask(host, "replaced-gone", {"vm": vm}, timeout=10.0)
-        except (PeerFailed, PeerUnreachable) as error:
-            log.event("note", f"{vm}: {host} doesn't know yet that its old half is gone: {error}", log.NOTICE)
-
-
-def reconcile(records: Iterable[Mapping[str, str]], dry_run: bool) -> list[str]:
-    """For the reconciler: go on with what was cut short; and while a resource isn't connected,
-    ask whether this half was replaced meanwhile. Returns what is left for a person."""
-    left = []
-    for vm, found in all_notes().items():
-        state, there = found.get("state"), bool(provision.vm_records(vm).keys() & _of_the_half(vm).keys())
-        if dry_run or not (state == RETURNING or (state == KEPT and there)):
-            continue
-        try:
-            _held(vm, _take_back if state == RETURNING else _put)
-        except XenhelperError as error:
-            left.append(f"{vm}: {error}")
-    by_vm: dict[str, list[Mapping[str, str]]] = {}
-    for record in records:
-        by_vm.setdefault(record["vm"], []).append(record)
-    if not by_vm or not _apart(by_vm):
-        return left
-    from xenhelper import config
-
-    for vm, told in moved.asked(sorted(config.load().peers)).items():
-        fitting = [item for item in told if moved.fits(item, by_vm.get(vm, ()))]
-        if not fitting:
-            continue
-        hosts = [host for host in fitting[0].get("hosts", "").split(",") if names.valid_host(host)]
-        if dry_run:
-            left.append(f"{vm}: was moved to {' and '.join(hosts)} meanwhile; would be taken out of service")
-            continue
-        try:
-            _held(vm, partial(put, hosts=hosts))
-        except XenhelperError as error:
-            left.append(f"{vm} was moved to {' and '.join(hosts)} meanwhile, and is in use here: {error}")
-    return left
-
-
-def _held(vm: str, work: Callable[[str], None]) -> None:
-    fd = intents.lock(vm, wait=0.0, who="reconcile")
-    try:
-        work(vm)
-    finally:
-        os.close(fd)
-
-
-def _apart(by_vm: Mapping[str, Iterable[Mapping[str, str]]]) -> bool:
-    states = proc.read()[1]
-    every = [int(record["minor"]) for records in by_vm.values() for record in records if record.get("minor")]
-    return any(minor not in states or not states[minor].talks for minor in every)

@@ -109,7 +109,9 @@ def test_a_living_host_is_relieved_while_the_guest_runs(world: World) -> None:
     check_moved(world)
     check_shelved(world)
     new = record(world, "alice")
-    assert new["secret"] != old["secret"] and new["minor"] == old["minor"] and new["created"] == old["created"]
+    assert (
+        new["secret"] != old["secret"] and new["minor"] == old["minor"] and new["created"] == old["created"]
+    )
     again = world.run("alice", *MOVE)
     assert again.returncode == 0 and "web1 is replicated with carol" in again.stdout
     check_moved(world)
@@ -267,7 +269,8 @@ def cut(world: World, dead: bool) -> int:
 
 @pytest.mark.parametrize("dead", [False, True], ids=["bob lives", "bob is dead"])
 @pytest.mark.parametrize(
-    ("part", "fault"), [(0.3, "kill"), (0.5, "kill"), (0.6, "fail"), (0.7, "kill"), (0.8, "kill"), (0.95, "kill")]
+    ("part", "fault"),
+    [(0.3, "kill"), (0.5, "kill"), (0.6, "fail"), (0.7, "kill"), (0.8, "kill"), (0.95, "kill")],
 )
 def test_cut_short_it_is_finished_or_undone(tmp_path: Path, dead: bool, part: float, fault: str) -> None:
     every = ("alice", "bob", "carol")

@@ -54,11 +54,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _left_over(args: argparse.Namespace) -> int:
-    from xenhelper import shelf
+    from xenhelper import oldcopy
 
     if args.delete_peer_volumes or args.all:
         raise UsageError("--left-over is for one VM, and for this host only")
-    for line in shelf.remove(names.check_vm(args.vm), args.dry_run):
+    for line in oldcopy.remove(names.check_vm(args.vm), args.dry_run):
         print(("would " if args.dry_run else "") + line)
     return EXIT_DONE
 

@@ -212,7 +212,7 @@ def main() -> int:
         return found
 
     client.ask = ask
-    from xenhelper import create, forget, grow, rehome, replicate_peer, shelf
+    from xenhelper import create, forget, grow, oldcopy, rehome, replicate_peer
     from xenhelper.xen import domains
 
     def domains_of(vm: str) -> list[str]:
@@ -268,7 +268,7 @@ def main() -> int:
         elif what == "look":
             from xenhelper import provision
 
-            print("\n".join(shelf.reconcile(provision.vm_records().values(), False)))
+            print("\n".join(oldcopy.reconcile(provision.vm_records().values(), False)))
         elif what == "resfile":
             from xenhelper import rebuild
 

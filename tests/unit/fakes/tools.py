@@ -378,7 +378,7 @@ def drbdsetup(args: list[str]) -> None:
         pass
     elif args[0] == "disconnect":
         port = int(args[1].rpartition(":")[2])
-        for name, item in mine.items():
+        for item in mine.values():
             if item["port"] == port:
                 if item["role"] == "Primary":  # a generation of its own (drbd_uuid_new_current)
                     current, bitmap, *history = item.get("gi", GENERATION)
