@@ -126,7 +126,7 @@ def ask_consent(name: str, minor: int, peer: str, vm: str) -> None:
         if ceded.may_start(name, minor):
             from xenhelper import moved
 
-            hosts = moved.elsewhere(vm)
+            hosts = moved.elsewhere(vm, peer)
             if not hosts:
                 return
             raise Refused(

@@ -42,17 +42,24 @@ def half(records: Iterable[Mapping[str, str]]) -> dict[str, str]:
     """What a note keeps of the half that these records (of either end) describe."""
     listed = list(records)
     was = ",".join(sorted(digest(record) for record in listed))
-    return {"was": was, "ports": ",".join(sorted(record.get("port", "") for record in listed))}
+    return {"was": was, "ports": ",".join(sorted({record.get("port", "") for record in listed}))}
+
+
+def valid(found: Mapping[str, Any]) -> bool:
+    """Whether :func:`write` takes it."""
+    return all(
+        isinstance(found.get(key), str) and pattern.fullmatch(found[key]) is not None
+        for key, pattern in (("was", _WAS), ("ports", _PORTS))
+    )
 
 
 def write(vm: str, host: str, hosts: Iterable[str], found: Mapping[str, Any]) -> None:
     """Note that ``host``'s half (see :func:`half`; it may come from the peer) is replaced, and
     ``hosts`` have the VM now. Raises XenhelperError."""
-    was, ports = str(found.get("was", "")), str(found.get("ports", ""))
-    if not _WAS.fullmatch(was) or not _PORTS.fullmatch(ports):
+    if not valid(found):
         raise XenhelperError(f"{vm}: what is said of {host}'s old half can't be noted")
-    record = {"vm": vm, "host": host, "hosts": ",".join(sorted(hosts)), "was": was, "ports": ports}
-    statefile.write(path(vm, host), {**record, "at": stamp(time.time())})
+    record = {"vm": vm, "host": host, "hosts": ",".join(sorted(hosts)), "at": stamp(time.time())}
+    statefile.write(path(vm, host), {**record, "was": found["was"], "ports": found["ports"]})
 
 
 def drop(vm: str, host: str) -> None:
@@ -108,13 +115,17 @@ def asked(peers: Iterable[str]) -> dict[str, list[dict[str, str]]]:
     return found
 
 
-def elsewhere(vm: str) -> str:
-    """Which hosts have ``vm`` now, by the word of any peer that answers, if this host's half
-    was replaced while it was away; '' when nobody says so."""
+def elsewhere(vm: str, silent: str) -> str:
+    """Which hosts have ``vm`` now, by the word of any peer but the ``silent`` one, if this host's
+    half was replaced while it was away; '' when nobody says so."""
     from xenhelper import config, provision
 
+    try:
+        others = sorted(set(config.load().peers) - {silent})
+    except XenhelperError:
+        return ""  # a mistake in the file is no reason why a VM shouldn't start
     records = provision.vm_records(vm).values()
-    for note in asked(sorted(config.load().peers)).get(vm, ()):
+    for note in asked(others).get(vm, ()):
         if fits(note, records):
             return " and ".join(note.get("hosts", "").split(","))
     return ""

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from xenhelper import intents, log, moved, names, provision, shelf, statefile, volumes
-from xenhelper.drbd import proc
 from xenhelper.errors import PeerFailed, PeerUnreachable, Refused, XenhelperError
 
 
@@ -103,28 +102,31 @@ def _tell_gone(vm: str, hosts: Iterable[str]) -> None:
             log.event("note", f"{vm}: {host} doesn't know yet that its old half is gone: {error}", log.NOTICE)
 
 
-def reconcile(records: Iterable[Mapping[str, str]], dry_run: bool) -> list[str]:
-    """For the reconciler: go on with what was cut short; and while a resource isn't connected,
-    ask whether this half was replaced meanwhile. Returns what is left for a person."""
+def go_on() -> list[str]:
+    """For the reconciler: finish what was cut short of taking a half out of service, or of
+    putting it back. Returns what is left for a person."""
     left = []
     for vm, found in shelf.all_notes().items():
-        state, there = (
-            found.get("state"),
-            bool(provision.vm_records(vm).keys() & shelf.of_the_half(vm).keys()),
-        )
-        if dry_run or not (state == shelf.RETURNING or (state == shelf.KEPT and there)):
+        there = bool(provision.vm_records(vm).keys() & shelf.of_the_half(vm).keys())
+        state = found.get("state")
+        if not (state == shelf.RETURNING or (state == shelf.KEPT and there)):
             continue
         try:
             _held(vm, shelf.settle)
         except XenhelperError as error:
             left.append(f"{vm}: {error}")
+    return left
+
+
+def look(records: Iterable[Mapping[str, str]], dry_run: bool) -> list[str]:
+    """For the reconciler, while a resource isn't connected: ask whether this half of its VM was
+    replaced meanwhile, and take it out of service. Returns what is left for a person."""
     by_vm: dict[str, list[Mapping[str, str]]] = {}
     for record in records:
         by_vm.setdefault(record["vm"], []).append(record)
-    if not by_vm or not _apart(by_vm):
-        return left
     from xenhelper import config
 
+    left = []
     for vm, told in moved.asked(sorted(config.load().peers)).items():
         fitting = [item for item in told if moved.fits(item, by_vm.get(vm, ()))]
         if not fitting:
@@ -146,9 +148,3 @@ def _held(vm: str, work: Callable[[str], None]) -> None:
         work(vm)
     finally:
         os.close(fd)
-
-
-def _apart(by_vm: Mapping[str, Iterable[Mapping[str, str]]]) -> bool:
-    states = proc.read()[1]
-    every = [int(record["minor"]) for records in by_vm.values() for record in records if record.get("minor")]
-    return any(minor not in states or not states[minor].talks for minor in every)

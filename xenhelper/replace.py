@@ -93,6 +93,11 @@ def run(vm: str, peer: str, dry: bool = False) -> list[str]:
             return [f"{vm} is replicated with {peer}"]
         described.unhindered(vm)
         records = provision.vm_records(vm)
+        half = moved.half(records.values())
+        if not moved.valid(half):
+            raise XenhelperError(
+                f"{vm}: its records lack what its old half is told by", "restore them from the other host"
+            )
         alive = check_here(vm, old, records, dry)
         known, groups = volumes.facts()
         halves = [_half(record, known) for record in records.values()]
@@ -115,7 +120,7 @@ def run(vm: str, peer: str, dry: bool = False) -> list[str]:
         ours, answer = numbers.leases(found)
         try:
             plan = _plan(found, there, halves, _ports(found, halves, numbers.survey_of(answer)))
-            move = rehome.Move(plan, old, alive, moved.half(records.values()))
+            move = rehome.Move(plan, old, alive, half)
         except BaseException:
             lease.give_back(ours)
             numbers.unlease(peer, answer)

@@ -137,7 +137,7 @@ def run(
     if not peers:
         raise Refused("no VM is replicated on this host")
     peer = settings.peer(peers.pop())
-    _not_moved(settings, chosen, records)
+    _not_moved(sorted(set(settings.peers) - {peer.name}), chosen, records)
     order = ordered(chosen, settings.priority)
     now = time.time()
     actions: dict[str, list[tuple[Copy, str]]] = {}
@@ -166,9 +166,9 @@ def run(
     return [str(error) for error in refused.values()]
 
 
-def _not_moved(settings: config.Config, chosen: Iterable[str], records: list[dict[str, str]]) -> None:
+def _not_moved(others: Iterable[str], chosen: Iterable[str], records: list[dict[str, str]]) -> None:
     """Raises Refused when another host says that a VM was moved away from here meanwhile."""
-    told = moved.asked(sorted(settings.peers))
+    told = moved.asked(others)
     for vm in chosen:
         mine = [record for record in records if record["vm"] == vm]
         for note in told.get(vm, ()):

@@ -268,7 +268,8 @@ def main() -> int:
         elif what == "look":
             from xenhelper import provision
 
-            print("\n".join(oldcopy.reconcile(provision.vm_records().values(), False)))
+            left = oldcopy.go_on()
+            print("\n".join(left + oldcopy.look(provision.vm_records().values(), False)))
         elif what == "resfile":
             from xenhelper import rebuild
 
