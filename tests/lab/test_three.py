@@ -100,7 +100,12 @@ def test_each_vm_is_on_a_pair(lab: Lab) -> None:
     product.assert_steady(lab, RESOURCES, alice, (alice, bob))
     for host, vms in ((alice, {"web1", "web2"}), (bob, {"web1", "web3"}), (carol, {"web2", "web3"})):
         assert {vm["name"] for vm in product.status(host)["vms"]} == vms, host.name
-        assert _problems(host, "error", "critical") == [], host.name
+        product.wait_until(
+            lambda host=host: _problems(host, "error", "critical") == [],
+            120,
+            f"{host.name} to be well",
+            every=5,
+        )
     Guest(alice, "web1").wait_progress()
 
 
