@@ -237,7 +237,7 @@ def serve_commit(peer: str, args: dict[str, Any]) -> dict[str, Any]:
         if args.get("config"):
             _store_config(peer, vm, args)
         if args.get("autostart"):
-            shelf.link(args["autostart"], args.get("config", ""))
+            shelf.link(args["autostart"], vmfile.record(vm).get("config", ""))
         if args.get("replaced"):
             _note_replaced(peer, vm, args["replaced"])
         if plan is not None:
