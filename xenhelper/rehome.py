@@ -11,7 +11,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from xenhelper import intents, lease, log, moved, paths, provision, splitbrain, statefile, vmfile, volumes
+from xenhelper import (
+    intents,
+    lease,
+    log,
+    moved,
+    numbers,
+    paths,
+    provision,
+    splitbrain,
+    statefile,
+    vmfile,
+    volumes,
+)
 from xenhelper.consider import Considered, Look
 from xenhelper.drbd import bringup, proc, resfile, show, verbs
 from xenhelper.errors import Busy, CommandFailed, PeerFailed, PeerUnreachable, XenhelperError
@@ -87,6 +99,7 @@ def carry_out(move: Move, ours: str, theirs: Mapping[str, Any], config: Config |
             _undo(move)
         except XenhelperError as error:
             log.event("failed", f"{plan.vm}: not undone yet: {error}", log.WARNING, vm=plan.vm)
+        numbers.unlease(plan.peer, theirs)
         raise
     return [*(str(line) for line in warnings), *_commit(move, config)]
 

@@ -135,6 +135,12 @@ def run(vm: str, peer: str, dry: bool = False) -> list[str]:
 def check_here(vm: str, old: str, records: Mapping[str, Mapping[str, str]], dry: bool) -> bool:
     """Whether the old host answers and takes part. Raises Refused unless the copy here is good
     and what the old one has isn't newer for certain."""
+    text = resfile.read(vm)
+    if text is None or not resfile.is_ours(text, vm):
+        raise Refused(
+            f"{resfile.path(vm)} isn't what xenhelper wrote for {vm}",
+            "move it away, then `xenhelper reconcile`, which writes it anew",
+        )
     states = events.snapshot()
     for name in records:
         state = states.get(name)

@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from xenhelper import create, intents, names, paths, replicate, rewrite, vmfile
+from xenhelper import create, intents, names, replicate, rewrite, vmfile
 from xenhelper.cli import plan
 from xenhelper.errors import EXIT_DONE, UsageError, XenhelperError
 
@@ -64,9 +64,7 @@ def _replicated(typed: str, peer: str) -> str:
     """The VM whose second copy is to move to ``peer``; '' when this is about a config's disks."""
     if not os.path.exists(typed):
         return typed if names.valid_vm(typed) and "/" not in typed else ""
-    vm = vmfile.owner(
-        os.path.realpath(typed).removeprefix(os.path.realpath(paths.ROOT) if paths.ROOT else "")
-    )
+    vm = vmfile.owner(os.path.realpath(typed))
     if not vm:
         return ""
     from xenhelper import replace
