@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from xenhelper import intents, log, moved, names, provision, shelf, statefile, volumes
-from xenhelper.errors import PeerFailed, PeerUnreachable, Refused, XenhelperError
+from xenhelper.errors import ConfigError, PeerFailed, PeerUnreachable, Refused, XenhelperError
 
 
 def remove(vm: str, dry: bool = False) -> list[str]:
@@ -126,8 +126,12 @@ def look(records: Iterable[Mapping[str, str]], dry_run: bool) -> list[str]:
         by_vm.setdefault(record["vm"], []).append(record)
     from xenhelper import config
 
+    try:
+        peers = sorted(config.load().peers)
+    except ConfigError:
+        return []  # status and doctor tell what is wrong with the file
     left = []
-    for vm, told in moved.asked(sorted(config.load().peers)).items():
+    for vm, told in moved.asked(peers).items():
         fitting = [item for item in told if moved.fits(item, by_vm.get(vm, ()))]
         if not fitting:
             continue

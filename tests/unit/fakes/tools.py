@@ -313,7 +313,8 @@ def show(state: Any, name: str) -> None:
     if item is None:
         die("No such device", 20)
     address = item.get("address", "")
-    remote = item.get("remote") or "192.168.9.9"
+    pair = {"10.99.0.1": "10.99.0.2", "10.99.0.2": "10.99.0.1"}
+    remote = item.get("remote") or pair.get(address, "192.168.9.9")
     meta = item["meta"] if item["meta"] == "internal" else f'"{item["meta"]}"'
     dual = "allow-two-primaries yes;" if item["dual"] == "yes" else ""
     port = item["port"]
