@@ -39,7 +39,8 @@ def build(world: World, file: str = "hand.res", text: str = "") -> None:
         state[host] = {
             name: {
                 "minor": 2000 + at, "port": 7700 + at, "secret": "", "address": f"10.99.0.{number}",
-                "volume": f"/dev/vg0/{name}", "meta": f"/dev/vg0/{name}_meta", "size": GIB, "protocol": "C",
+                "remote": f"10.99.0.{3 - number}", "size": GIB, "protocol": "C",
+                "volume": f"/dev/vg0/{name}", "meta": f"/dev/vg0/{name}_meta",
                 "dual": "yes", "fencing": "dont-care", "role": "Secondary", "disk": "UpToDate",
             }
             for at, name in enumerate(DISKS)
