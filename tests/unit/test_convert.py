@@ -222,7 +222,7 @@ def test_each_refusal_is_one_line_and_leaves_all_as_it_was(
         world.write("bob", CONFIG, TEXT.replace("128", "256"))
     elif case == "other link":
         for host in kernels:
-            kernels[host]["hand-xvda"]["address"] = "172.16.0.1"
+            kernels[host]["hand-xvda"].update(address="172.16.0.1", remote="172.16.0.2")
     else:
         world.write("alice", CONFIG, "name = 'hand'\ndisk = ['phy:/dev/vg1/x,xvda,w']\n")
     settle(world, kernels)
