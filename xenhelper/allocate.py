@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from xenhelper import intents, names, paths, statefile
+from xenhelper import intents, moved, names, paths, statefile
 from xenhelper.drbd import proc, resfile, resscan
 from xenhelper.errors import XenhelperError
 
@@ -53,8 +53,8 @@ def choose(
     slots = []
     for vdev in vdevs:
         name = _free_name(vm, vdev, used_names)
-        minor = _lowest(minors, used_minors, "minor")
-        port = _lowest(ports, used_ports, "port")
+        minor = lowest(minors, used_minors, "minor")
+        port = lowest(ports, used_ports, "port")
         used_names.add(name)
         used_minors.add(minor)
         used_ports.add(port)
@@ -72,7 +72,7 @@ def _free_name(vm: str, vdev: str, used: set[str]) -> str:
     raise XenhelperError(f"{vm}: no resource name is free for {vdev}", "rename the VM")
 
 
-def _lowest(bounds: tuple[int, int], used: set[int], what: str) -> int:
+def lowest(bounds: tuple[int, int], used: set[int], what: str) -> int:
     for number in range(bounds[0], bounds[1] + 1):
         if number not in used:
             return number
@@ -97,14 +97,15 @@ def survey(
         _add(used_minors, record.get("minor"))
         _add(used_ports, record.get("port"))
     for intent in intents.all_open():
-        if intent.get("kind") != "replicate" or intent.get("id") == mine:
+        if intent.get("kind") not in ("replicate", "replace") or intent.get("id") == mine:
             continue
         for resource in json.loads(intent.get("plan") or "{}").get("resources", ()):
             used_names.add(str(resource["resource"]))
             used_minors.add(int(resource["minor"]))
             used_ports.add(int(resource["port"]))
     used_minors |= proc.minors()
-    used_ports |= local_ports()
+    # a host that was replaced while it was away still tries these when it is back
+    used_ports |= local_ports() | moved.ports()
     stem = vm.replace(".", "_")
     return Survey(
         frozenset(name for name in used_names if name.startswith(stem)),

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from xenhelper import allocate, config, lost, names, policy, provision, replicate_peer, vmfile, volumes
+from xenhelper import allocate, config, lost, names, policy, provision, replicate_peer, shelf, vmfile, volumes
 from xenhelper.drbd import proc, resfile
 from xenhelper.errors import PeerFailed, PeerUnreachable, Refused, XenhelperError
 from xenhelper.peer.client import ask
@@ -81,6 +81,7 @@ class Look:
     file: vmfile.Sent
     storable: bool
     link: Mapping[str, Any] = field(default_factory=dict)
+    left_over: bool = False
 
 
 def rules(settings: config.Config) -> policy.Rules:
@@ -131,6 +132,8 @@ def _advice(item: policy.Decision, vm: str) -> str:
         return "a second writer there would destroy data: give this VM a volume of its own"
     if "isn't whole yet" in item.reason:
         return "the same `xenhelper import` again goes on with it"
+    if "is an old copy" in item.reason and item.volume is not None:
+        return shelf.advice(item.volume.tag("left-over"))
     if "no such active volume" in item.reason:
         return "create it, or activate it with lvchange -ay"
     return f"correct the disk in {vm or 'the VM'}'s config"
@@ -153,7 +156,8 @@ def peer_of(
         peer = have.pop()
         if wanted and wanted != peer:
             raise Refused(
-                f"{vm} is replicated with {peer}, not with {wanted}", f"xenhelper forget {vm} first"
+                f"{vm} is replicated with {peer}, not with {wanted}",
+                f"`xenhelper replicate {vm} --peer {wanted}` moves its second copy there",
             )
         return settings.peer(peer).name
     if wanted:
@@ -236,6 +240,7 @@ def look(found: Considered, timeout: float = 20.0, tidy: bool = False) -> Look:
         vmfile.Sent(answer["sha256"], answer["text"], answer["agreed"]),
         answer["storable"],
         answer["link"],
+        answer.get("left_over") is True,
     )
 
 
@@ -249,14 +254,7 @@ def check(found: Considered, there: Look) -> None:
         )
     if not found.fresh:
         return
-    proc.require_module()
-    if there.problem:
-        raise Refused(there.problem)
-    if there.resource_file == "foreign":
-        raise Refused(
-            f"{peer} has a file {resfile.path(vm)} that isn't xenhelper's",
-            "move it away there, or rename the VM",
-        )
+    check_place(vm, peer, there)
     text = resfile.read(vm)
     if text is not None and not resfile.is_ours(text, vm):
         raise Refused(f"{resfile.path(vm)} isn't xenhelper's", "move it away, or rename the VM")
@@ -264,7 +262,8 @@ def check(found: Considered, there: Look) -> None:
     need_here: dict[str, int] = {}
     for item in found.fresh:
         assert item.volume is not None
-        group = _check_volume(found, there, item.volume)
+        _check_unused(found, item.volume)
+        group = check_copy(found, there, item.volume)
         extent = int(there.groups[group]["extent"])
         need[group] = need.get(group, 0) + item.volume.size + volumes.meta_bytes(item.volume.size, extent)
         here = item.volume.group
@@ -274,15 +273,36 @@ def check(found: Considered, there: Look) -> None:
     check_room(found.settings.host, {name: found.groups[name].free for name in need_here}, need_here)
 
 
-def _check_volume(found: Considered, there: Look, volume: volumes.Volume) -> str:
-    """Whether ``volume`` can have its copy there; returns the group that takes it."""
-    vm, peer = found.request.vm, found.peer
+def check_place(vm: str, peer: str, there: Look) -> None:
+    """Whether both hosts' DRBD, and the names on the peer, allow a new resource of ``vm``.
+    Raises Refused."""
+    proc.require_module()
+    if there.problem:
+        raise Refused(there.problem)
+    if there.resource_file == "foreign":
+        raise Refused(
+            f"{peer} has a file {resfile.path(vm)} that isn't xenhelper's",
+            "move it away there, or rename the VM",
+        )
+    if there.left_over:
+        raise Refused(
+            f"{peer} keeps what is left of an old copy of {vm}", f"there: {shelf.advice(vm)}, then again"
+        )
+
+
+def _check_unused(found: Considered, volume: volumes.Volume) -> None:
     if volume.open and _still_open(volume):
         used = volumes.users(volume) or "held open by somebody"
         raise Refused(
             f"{volume.path} is in use on {found.settings.host}: {used}",
-            f"let it go before {vm} is replicated",
+            f"let it go before {found.request.vm} is replicated",
         )
+
+
+def check_copy(found: Considered, there: Look, volume: volumes.Volume) -> str:
+    """Whether ``volume`` can have its copy there; returns the group that takes it. Raises
+    Refused."""
+    peer = found.peer
     group = found.settings.peer(peer).volume_groups.get(volume.group, "")
     if not group:
         raise Refused(

@@ -104,6 +104,11 @@ def _ask(name: str, minor: int, peer: str, deadline: float) -> None:
     )
 
 
+def ask_outdate(name: str, minor: int, peer: str) -> None:
+    """Have the peer outdate its copy. Raises PeerFailed when it doesn't, PeerUnreachable."""
+    _ask(name, minor, peer, time.monotonic() + _WITHIN)
+
+
 def ask_consent(name: str, minor: int, peer: str, vm: str) -> None:
     """Before a start without the replication link: the peer must step back, and does so
     before it answers. If both hosts ask at once the lower host name wins. Raises Refused."""
@@ -114,12 +119,19 @@ def ask_consent(name: str, minor: int, peer: str, vm: str) -> None:
     mark = f"{_ASKING}/{name}"
     statefile.write(mark, {"pid": str(os.getpid())})
     try:
-        _ask(name, minor, peer, time.monotonic() + _WITHIN)
+        ask_outdate(name, minor, peer)
     except PeerUnreachable as error:
         from xenhelper import ceded
 
         if ceded.may_start(name, minor):
-            return
+            from xenhelper import moved
+
+            hosts = moved.elsewhere(vm, peer)
+            if not hosts:
+                return
+            raise Refused(
+                f"{vm}: {hosts} have it now", "`xenhelper reconcile` says what is left here"
+            ) from error
         raise Refused(
             f"{name}: not connected, and {peer} doesn't answer, so {peer} may have newer data or run {vm}",
             f"bring {peer} back; if it is dead: `xenhelper takeover {vm}`",

@@ -12,7 +12,7 @@ import time
 from xenhelper import paths, statefile
 from xenhelper.errors import Refused
 
-KINDS = ("replicate", "window", "takeover", "recover", "forget", "grow", "tune", "import")
+KINDS = ("replicate", "window", "takeover", "recover", "forget", "grow", "tune", "import", "replace")
 
 
 def path(kind: str, vm: str) -> str:

@@ -94,9 +94,12 @@ def _checked(domain: description.Description, host: str) -> Window:
     if known is None:
         raise Refused(f"{vm}: its other host {peer} isn't in {where.CONFIG}", f"`xenhelper setup {peer}`")
     if not hosts.is_host(host, known):
+        other = next((one.name for one in settings.peers.values() if hosts.is_host(host, one)), "")
+        first = f"`xenhelper replicate {vm} --peer {other or 'HOST'}`"
         raise Refused(
             f"{vm} can't move to {host}: its disks are on {settings.host} and {peer}",
-            f"`xl migrate {vm} {peer}`",
+            f"`xl migrate {vm} {peer}`; {first} gives another host the copy of {peer}"
+            + ("" if other else ", once `xenhelper setup HOST` has made it a peer"),
         )
     try:
         client.ask(

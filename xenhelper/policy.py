@@ -94,6 +94,11 @@ def _decide(vm: str, disk: Mapping[str, Any], rules: Rules, facts: Facts) -> Dec
             return Decision(vdev, path, taken.action, taken.reason, volume)
         if taken:
             return result(REPLICATE, f"is on resource {taken} already", volume, taken)
+        left = volume.tag("left-over")
+        if left:
+            return result(
+                REFUSE, f"{path} is an old copy of a disk of {left}, which other hosts have", volume
+            )
     elif path.startswith("/dev/drbd"):
         return result(LEAVE, "is a DRBD device already")
     reason = _left_by_nature(disk, script, path)

@@ -23,7 +23,7 @@ from xenhelper import (
     stepdown,
     window,
 )
-from xenhelper.drbd import bringup, events, show
+from xenhelper.drbd import bringup, events, proc, show
 from xenhelper.errors import Busy, PeerFailed, PeerUnreachable, Refused, XenhelperError
 from xenhelper.peer import client
 from xenhelper.xen import domains
@@ -91,6 +91,11 @@ def reconcile(vms: "list[str] | None" = None, dry_run: bool = False) -> "list[st
     """Reconcile these VMs, or all. Returns what is left for a person, one line each."""
     left: "list[str]" = []
     records = _resources()
+    if vms is None and not dry_run and os.path.isdir(f"{paths.STATE}/shelf"):
+        from xenhelper import oldcopy
+
+        left += oldcopy.go_on()
+        records = _resources()
     if records:
         halfopen.drop(sorted({record["peer"] for record in records if "peer" in record}), dry_run)
     domains_here = domains.listing() if records else []
@@ -116,6 +121,7 @@ def reconcile(vms: "list[str] | None" = None, dry_run: bool = False) -> "list[st
             leftover.note(vm, mine)
     if vms is None:
         left += _wanted(dry_run)
+        left += _moved_away(dry_run)
         if not dry_run and os.path.isdir(f"{paths.RUN}/verifying"):
             from xenhelper.verify import stop
 
@@ -133,6 +139,22 @@ def _wanted(dry_run: bool) -> "list[str]":
     from xenhelper import autostart
 
     return autostart.start_wanted(dry_run)
+
+
+def _moved_away(dry_run: bool) -> "list[str]":
+    """VMs whose second copy was moved from here to another host while this one was away. Last of
+    all: a peer that is asked may be silent."""
+    states = proc.read()[1]
+    records = _resources()
+    talking = {str(minor) for minor, state in states.items() if state.talks}
+    if all(record.get("minor") in talking for record in records):
+        return []
+    from xenhelper import oldcopy
+
+    try:
+        return oldcopy.look(records, dry_run)
+    except XenhelperError as error:
+        return [str(error)]
 
 
 def _resources() -> "list[dict[str, str]]":
@@ -196,13 +218,14 @@ def _interrupted(vm: str, dry_run: bool) -> bool:
         from xenhelper import takeover
 
         takeover.undo(vm)
-    kind = next((kind for kind in ("replicate", "forget") if intents.read(kind, vm) is not None), "")
+    kinds = ("replicate", "forget", "replace")
+    kind = next((kind for kind in kinds if intents.read(kind, vm) is not None), "")
     if not kind:
         return False
     if not dry_run:
-        from xenhelper import forget, replicate_peer
+        from xenhelper import forget, rehome, replicate_peer
 
-        done = replicate_peer.recover(vm, held=True) or forget.recover(vm)
+        done = replicate_peer.recover(vm, held=True) or forget.recover(vm) or rehome.recover(vm)
         log.event(
             "reconciled",
             f"{vm}: an interrupted set-up or forget is {done}",

@@ -191,7 +191,7 @@ def commit(found: Considered, there: Look, plan: Plan, text: str, resources: Map
     provision.commit_intent(plan, provision.SOURCE)
     provision.write_records(plan)
     message: dict[str, object] = {"vm": plan.vm, "id": plan.id}
-    _with_config(found, there, text, message)
+    with_config(found, there, text, message)
     if request.stored:
         vmfile.rewrite(request.path, text, request.vm)
     _rename(found, resources, message)
@@ -221,7 +221,7 @@ def _again(found: Considered) -> Outcome:
         there = asking.get()
         consider.check(found, there)
         mention_missing(found, there)
-        _with_config(found, there, text, message)
+        with_config(found, there, text, message)
     except PeerUnreachable as error:
         # a VM whose peer is away goes on living here; the next create sends the change
         warn(f"{request.vm}: its config reaches {found.peer} at a later create: {error}")
@@ -236,7 +236,7 @@ def _again(found: Considered) -> Outcome:
     return outcome
 
 
-def _with_config(found: Considered, there: Look, text: str, message: dict[str, object]) -> None:
+def with_config(found: Considered, there: Look, text: str, message: dict[str, object]) -> None:
     """Add to a commit what the peer needs to have the same config. Raises Conflict."""
     request = found.request
     old = vmfile.record(request.vm)

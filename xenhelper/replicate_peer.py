@@ -7,7 +7,19 @@ by its key; everything it says is checked against our own configuration and reco
 import os
 from typing import Any
 
-from xenhelper import allocate, config, intents, lease, names, paths, provision, vmfile, volumes
+from xenhelper import (
+    allocate,
+    config,
+    intents,
+    lease,
+    moved,
+    names,
+    paths,
+    provision,
+    shelf,
+    vmfile,
+    volumes,
+)
 from xenhelper.drbd import proc, resfile
 from xenhelper.errors import Busy, Refused, XenhelperError
 from xenhelper.plan import Plan, from_json
@@ -51,6 +63,7 @@ def serve_look(peer: str, args: dict[str, Any]) -> dict[str, Any]:
         "text": "",
         "agreed": vmfile.record(vm).get("sha256", ""),
         "storable": vmfile.storable(args["config"]),
+        "left_over": shelf.note(vm) is not None,
         "link": _link(peer),
     }
     try:
@@ -223,11 +236,25 @@ def serve_commit(peer: str, args: dict[str, Any]) -> dict[str, Any]:
             provision.rename_vdev(names.check_resource(name), vm, str(vdev))
         if args.get("config"):
             _store_config(peer, vm, args)
+        if args.get("autostart"):
+            shelf.link(args["autostart"], vmfile.record(vm).get("config", ""))
+        if args.get("replaced"):
+            _note_replaced(peer, vm, args["replaced"])
         if plan is not None:
             provision.done(plan)
         return {}
     finally:
         os.close(fd)
+
+
+def _note_replaced(peer: str, vm: str, told: dict[str, Any]) -> None:
+    """The set-up took another host's place: that one is told so when it is back."""
+    mine, old = os.uname().nodename, str(told.get("host", ""))
+    if old in (mine, peer):
+        raise XenhelperError(f"{vm}: {old} is one of the new pair")
+    moved.write(vm, old, (mine, peer), told)
+    moved.drop(vm, mine)
+    moved.drop(vm, peer)
 
 
 def _committed_plan(peer: str, vm: str, run_id: str) -> Plan | None:
@@ -284,6 +311,10 @@ def serve_state(peer: str, args: dict[str, Any]) -> dict[str, Any]:
             return {"state": "gone"}
         finally:
             os.close(fd)
+    replacing = intents.read("replace", vm)
+    if replacing is not None and replacing.get("id") == args["id"] and replacing.get("peer") == peer:
+        # whoever holds that intent, or the reconciler, finishes or undoes both ends
+        return {"state": "committed" if replacing.get("state") == provision.COMMITTED else "busy"}
     committed = any(record.get("run") == args["id"] for record in provision.vm_records(vm).values())
     return {"state": "committed" if committed else "gone"}
 

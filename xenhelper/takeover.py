@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from xenhelper import alerts, ceded, config, insync, intents, log, names, paths, permits, statefile
+from xenhelper import alerts, ceded, config, insync, intents, log, moved, names, paths, permits, statefile
 from xenhelper.drbd import events, verbs
 from xenhelper.errors import CommandFailed, Refused, XenhelperError
 from xenhelper.run import run as program
@@ -110,22 +110,34 @@ def fitting(order: Iterable[str], need_kib: dict[str, int], free_kib: int) -> tu
 
 
 def run(
-    vms: list[str], everything: bool, peer_is_dead: bool, accept: float | None, dry_run: bool, say: Say
+    vms: list[str],
+    everything: bool,
+    peer_is_dead: bool,
+    accept: float | None,
+    dry_run: bool,
+    say: Say,
+    of_peer: str = "",
 ) -> list[str]:
-    """Take over ``vms``, or all that have their other copy on the one peer. Returns what
-    was refused of ``everything``, one line each. Raises Refused."""
+    """Take over ``vms``, or all that have their other copy on the one peer (``of_peer``, where
+    there are several). Returns what was refused of ``everything``, one line each. Raises Refused."""
     settings = config.load()
     records = _records()
     chosen = sorted({record["vm"] for record in records}) if everything else vms
     for vm in chosen:
         if not any(record["vm"] == vm for record in records):
             raise Refused(f"{vm}: no replicated VM on this host", "`xenhelper status` lists them")
+    if everything and of_peer:
+        chosen = sorted({record["vm"] for record in records if record["peer"] == of_peer})
     peers = {record["peer"] for record in records if record["vm"] in chosen}
     if len(peers) > 1:
-        raise Refused(f"these VMs have different other hosts: {', '.join(sorted(peers))}", "name one's VMs")
+        raise Refused(
+            f"these VMs have different other hosts: {', '.join(sorted(peers))}",
+            "name one's VMs, or `xenhelper takeover --all --peer HOST`",
+        )
     if not peers:
         raise Refused("no VM is replicated on this host")
     peer = settings.peer(peers.pop())
+    _not_moved(sorted(set(settings.peers) - {peer.name}), chosen, records)
     order = ordered(chosen, settings.priority)
     now = time.time()
     actions: dict[str, list[tuple[Copy, str]]] = {}
@@ -152,6 +164,17 @@ def run(
             say(f"{vm}: would be allowed to start here")
     _next(actions, say)
     return [str(error) for error in refused.values()]
+
+
+def _not_moved(others: Iterable[str], chosen: Iterable[str], records: list[dict[str, str]]) -> None:
+    """Raises Refused when another host says that a VM was moved away from here meanwhile."""
+    told = moved.asked(others)
+    for vm in chosen:
+        mine = [record for record in records if record["vm"] == vm]
+        for note in told.get(vm, ()):
+            if moved.fits(note, mine):
+                hosts = " and ".join(note.get("hosts", "").split(","))
+                raise Refused(f"{vm}: {hosts} have it now, and the copy here is an old one", "start it there")
 
 
 def _records() -> list[dict[str, str]]:

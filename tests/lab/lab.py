@@ -1,4 +1,4 @@
-"""The two hosts together: up, down, layers, cables, logs."""
+"""The hosts together, two of them or three: up, down, layers, cables, logs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from . import image, link, qemu, release
+from . import hub, image, link, qemu, release
 from .host import Host
 
 T = TypeVar("T")
@@ -24,7 +25,8 @@ class LabError(Exception):
 
 
 class Lab:
-    """Two hosts on one image. A lab that runs already is attached to."""
+    """Two hosts on one image, and a third where a layer asks for it (``hosts``). A lab that runs
+    already is attached to."""
 
     def __init__(self, which: release.Release | None = None, xen_options: str = "") -> None:
         self.release = which or release.current()
@@ -32,28 +34,43 @@ class Lab:
         self.folder = folder
         options = xen_options or os.environ.get("LAB_XEN") or qemu.XEN_OPTIONS
         base = int(os.environ.get("LAB_SSH_PORT") or 22800)
-        self.alice, self.bob = (
+        self.alice, self.bob, self.carol = (
             Host(
                 qemu.Machine(
                     name, number, folder / name, image.directory(self.release),
                     base + number, options,
                 )
             )
-            for number, name in ((1, "alice"), (2, "bob"))
+            for number, name in ((1, "alice"), (2, "bob"), (3, "carol"))
         )  # fmt: skip
-        self.hosts = (self.alice, self.bob)
+        self.everyone = (self.alice, self.bob, self.carol)
+        self.hosts: tuple[Host, ...] = self.everyone[:2]
+
+    def use(self, number: int) -> None:
+        """From now on it has so many hosts: with two their cables are direct, with three there
+        is a switch. Those that run take it up when they are started anew."""
+        for host in self.everyone[number:]:
+            host.disconnect()
+            qemu.stop(host.machine)
+        if number == 2:
+            hub.stop(self.folder)
+        else:
+            qemu.lengthen_queues()
+            hub.start(self.folder, list(qemu.CABLES), [host.machine.number for host in self.everyone])
+        for host in self.everyone:
+            host.machine = replace(host.machine, hub=number > 2)
+        self.hosts = self.everyone[:number]
 
     def host(self, name: str) -> Host:
         """The host called so. Raises LabError."""
-        for host in self.hosts:
+        for host in self.everyone:
             if host.name == name:
                 return host
-        raise LabError(f"no host {name!r}: there are alice and bob")
+        raise LabError(f"no host {name!r}: there are {', '.join(host.name for host in self.everyone)}")
 
     def both(self, action: Callable[[Host], T]) -> list[T]:
-        """Do something on both hosts at once; results in order alice, bob."""
-        with ThreadPoolExecutor(2) as pool:
-            return list(pool.map(action, self.hosts))
+        """Do something on all hosts at once; results in order alice, bob."""
+        return _each(self.hosts, action)
 
     @property
     def is_up(self) -> bool:
@@ -95,9 +112,10 @@ class Lab:
 
     def down(self) -> None:
         """Switch both off. Their snapshots stay."""
-        for host in self.hosts:
+        for host in self.everyone:
             host.disconnect()
-        self.both(lambda host: qemu.stop(host.machine))
+        _each(self.everyone, lambda host: qemu.stop(host.machine))
+        hub.stop(self.folder)
 
     def save(self, tag: str) -> None:
         """Save both hosts, stopped in the same moment, and let them go on."""
@@ -112,39 +130,39 @@ class Lab:
             time.sleep(0.1)
             self._stop()
         else:
-            raise LabError("both hosts never were out of their guests: no snapshot can be taken")
+            raise LabError("all hosts never were out of their guests: no snapshot can be taken")
         for host in self.hosts:
             qemu.monitor(host.machine, f"delvm {tag}")
         self.both(lambda host: qemu.save(host.machine, tag))
         self._cont()
 
-    def load(self, tag: str) -> None:
-        """Put both hosts back to a snapshot, in new QEMU processes.
+    def load(self, tag: str, hosts: Sequence[Host] = ()) -> None:
+        """Put all hosts (or just these) back to a snapshot, in new QEMU processes.
 
         A snapshot loaded in the running QEMU would make the hosts' clocks jump
         by the time since it was taken: QEMU never lets the TSC go back.
         """
         self.check_alone()
-        for host in self.hosts:
+        hosts = hosts or self.hosts
+        for host in hosts:
             host.disconnect()
-        self.both(lambda host: qemu.stop(host.machine))
-        self.both(lambda host: qemu.start(host.machine, snapshot=tag))
+        _each(hosts, lambda host: qemu.stop(host.machine))
+        _each(hosts, lambda host: qemu.start(host.machine, snapshot=tag))
         self.heal()
-        self._cont()
-        self.both(lambda host: host.wait_for_ssh(120))
+        self._cont(hosts)
+        _each(hosts, lambda host: host.wait_for_ssh(120))
 
     def _stop(self) -> None:
         for host in self.hosts:
             qemu.monitor(host.machine, "stop")
 
-    def _cont(self) -> None:
-        for host in self.hosts:
+    def _cont(self, hosts: Sequence[Host] = ()) -> None:
+        for host in hosts or self.hosts:
             qemu.monitor(host.machine, "cont")
 
     def snapshots(self) -> set[str]:
-        """The snapshots that both hosts have."""
-        have = [set(qemu.snapshots(host.machine)) for host in self.hosts]
-        return have[0] & have[1]
+        """The snapshots that all hosts have."""
+        return set.intersection(*(set(qemu.snapshots(host.machine)) for host in self.hosts))
 
     def reset(self, layer: str = "booted") -> None:
         """Both hosts as they were when this layer was made; makes it if need be."""
@@ -190,6 +208,11 @@ class Lab:
     def deb(self) -> Path:
         """The product as its users get it. Raises LabError where it isn't built."""
         return newest_deb()
+
+
+def _each(hosts: Sequence[Host], action: Callable[[Host], T]) -> list[T]:
+    with ThreadPoolExecutor(len(hosts)) as pool:
+        return list(pool.map(action, hosts))
 
 
 def newest_deb() -> Path:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import bare, debianguest, qemu, scenario
+from . import bare, carol, debianguest, qemu, scenario
 from .lab import Lab, LabError
 
 
@@ -24,10 +24,15 @@ class Layer:
     base: str | None
     build: Callable[[Lab], None]
     key: Callable[[Lab], str] = lambda lab: ""
+    hosts: int = 2
 
 
 def _deb_key(lab: Lab) -> str:
     return hashlib.sha256(lab.deb().read_bytes()).hexdigest()[:12]
+
+
+def _three(lab: Lab) -> None:
+    carol.join(lab, tag(lab, LAYERS["vm"]))
 
 
 LAYERS = {
@@ -37,6 +42,7 @@ LAYERS = {
         Layer("paired", "booted", scenario.pair, _deb_key),
         Layer("vm", "paired", scenario.create_web1, _deb_key),
         Layer("debian", "paired", debianguest.create, _deb_key),
+        Layer("three", "vm", _three, _deb_key, hosts=3),
         Layer("replicated", "booted", bare.build, bare.key),
     )
 }
@@ -56,10 +62,11 @@ def _drop_older(lab: Lab, layer: Layer, keep: str) -> None:
 
 
 def ensure(lab: Lab, name: str) -> None:
-    """Bring both hosts to the layer, from its snapshot or by building it."""
+    """Bring the hosts to the layer, from its snapshot or by building it."""
     if name not in LAYERS:
         raise LabError(f"no layer {name!r}: there are {', '.join(LAYERS)}")
     layer = LAYERS[name]
+    lab.use(layer.hosts)
     wanted = tag(lab, layer)
     begin = time.monotonic()
     if wanted in lab.snapshots():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,9 +60,9 @@ def minor(host: Host, resource: str) -> int:
     return int(found.group(1))
 
 
-def assert_steady(lab: Lab, resources: list[str], primary: Host | None) -> None:
+def assert_steady(lab: Lab, resources: list[str], primary: Host | None, hosts: Sequence[Host] = ()) -> None:
     """On both hosts: protocol A, two-primaries no, and Primary just where it should be."""
-    for host in lab.hosts:
+    for host in hosts or lab.hosts:
         for resource in resources:
             assert net(host, resource) == Net("A", False), f"{resource} on {host.name}"
             role = roles(host)[minor(host, resource)].split("/")[0]

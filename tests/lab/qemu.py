@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+CABLES = ("link", "path")
 DISKS = {"root": None, "vg0": "8G", "vg1": "64M"}
 XEN_OPTIONS = (
     "dom0_mem=768M,max:768M dom0_max_vcpus=1 console=com1 com1=115200,8n1 "
@@ -36,12 +37,13 @@ class Machine:
     """What one host is made of; ``folder`` holds its disks and sockets."""
 
     name: str
-    number: int  # 1 or 2, the last byte of its addresses
+    number: int  # from 1 on, the last byte of its addresses
     folder: Path
     image: Path
     ssh_port: int
     xen_options: str = XEN_OPTIONS
     memory_mib: int = 2048
+    hub: bool = False  # its cables lead to a switch (hub.py), not to the one other host
 
     def disk(self, name: str) -> Path:
         """The qcow2 file of one of ``DISKS``."""
@@ -56,13 +58,15 @@ class Machine:
         return str(self.folder.parent / f"{cable}-{number}.sock")
 
     def _networks(self) -> list[str]:
-        other = 3 - self.number
         options: list[str] = []
-        for index, cable in enumerate(("link", "path")):
+        for index, cable in enumerate(CABLES):
+            other = self._cable(cable, 3 - self.number)
+            if self.hub:
+                other = self._cable(cable, self.number).replace(".sock", ".hub")
             options += [
                 "-netdev",
                 f"dgram,id={cable},local.type=unix,local.path={self._cable(cable, self.number)},"
-                f"remote.type=unix,remote.path={self._cable(cable, other)}",
+                f"remote.type=unix,remote.path={other}",
                 "-device",
                 f"virtio-net-pci,netdev={cable},id=nic-{cable},romfile=,"
                 f"mac=52:54:00:00:0{self.number}:0{index}",
@@ -99,15 +103,15 @@ class Machine:
         ]  # fmt: skip
 
 
-def make_disks(machine: Machine) -> None:
-    """New disks: an overlay on the image, and empty ones for the volume groups."""
+def make_disks(machine: Machine, base: Path | None = None) -> None:
+    """New disks: an overlay on the image (or on ``base``), and empty ones for the volume groups."""
     machine.folder.mkdir(parents=True, exist_ok=True)
     for name, size in DISKS.items():
         path = machine.disk(name)
         path.unlink(missing_ok=True)
         extra = (
             [str(path), size] if size
-            else ["-b", str(machine.image / "base.img"), "-F", "raw", str(path)]
+            else ["-b", str(base or machine.image / "base.img"), "-F", "raw", str(path)]
         )  # fmt: skip
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *extra], check=True)
 
@@ -132,19 +136,24 @@ def running_elsewhere(folder: Path) -> set[str]:
             command = entry.read_bytes().decode(errors="replace").split("\0")
         except OSError:
             continue
-        if command[0].endswith("qemu-system-x86_64") and {"lab-alice", "lab-bob"} & {*command}:
+        if command[0].endswith("qemu-system-x86_64") and {"lab-alice", "lab-bob", "lab-carol"} & {*command}:
             pid_file = Path(command[command.index("-pidfile") + 1])
             if pid_file.parent.parent != folder:
                 found.add(str(pid_file.parent.parent))
     return found
 
 
+def lengthen_queues() -> None:
+    """Of the sockets between the hosts that are made from now on."""
+    if int(QUEUE_LENGTH.read_text()) < QUEUED_PACKETS:
+        QUEUE_LENGTH.write_text(f"{QUEUED_PACKETS}\n")
+
+
 def start(machine: Machine, snapshot: str | None = None) -> None:
     """Start QEMU; with a snapshot it is loaded and the host stays stopped."""
     if pid(machine):
         raise QemuError(f"{machine.name} is running")
-    if int(QUEUE_LENGTH.read_text()) < QUEUED_PACKETS:
-        QUEUE_LENGTH.write_text(f"{QUEUED_PACKETS}\n")
+    lengthen_queues()
     command = machine.command()
     if snapshot:
         command += ["-S", "-loadvm", snapshot]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .guest import Guest
+from .host import Host
 from .lab import Lab
 
 # The rate is writes per second and disk: at full speed (`rate 0`) the guest takes half of
@@ -24,15 +25,17 @@ VOLUMES = {"web1-root": 64, "web1-swap": 32}  # MiB
 
 def install(lab: Lab) -> None:
     """The .deb on both hosts, by apt, from the repository in the image."""
-    deb = lab.deb()
-    lab.both(lambda host: host.put(deb, "/root/xenhelper.deb"))
+    lab.both(lambda host: install_on(lab, host))
+
+
+def install_on(lab: Lab, host: Host) -> None:
+    """On one host."""
+    host.put(lab.deb(), "/root/xenhelper.deb")
     # Without lists: the image's only repository is a folder of its own.
-    lab.both(
-        lambda host: host.run(
-            "apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y "
-            "--no-install-recommends /root/xenhelper.deb",
-            timeout=600,
-        )
+    host.run(
+        "apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y "
+        "--no-install-recommends /root/xenhelper.deb",
+        timeout=600,
     )
 
 

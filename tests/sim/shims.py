@@ -30,7 +30,7 @@ MODULES = (
     "xen.xenstore", "xen.domains", "xen.description", "peer.client", "peer.messages", "peer.verbs",
     "peer.oneshot", "insync", "splitbrain", "ceded", "autostart", "restore", "takeover", "recover",
     "stepdown", "alive", "drbdevent", "vmfile", "peer.about", "crash", "lease", "halfopen",
-    "handed", "alerts", "alerts.store", "leftover", "counters",
+    "handed", "alerts", "alerts.store", "leftover", "counters", "moved", "shelf", "oldcopy",
 )  # fmt: skip
 # modules that keep the real thing: the ports' own insides
 LEFT = ("xenhelper.run", "xenhelper.peer.client", "xenhelper.peer.oneshot", "xenhelper.xen.xenstore",

@@ -39,7 +39,8 @@ def build(world: World, file: str = "hand.res", text: str = "") -> None:
         state[host] = {
             name: {
                 "minor": 2000 + at, "port": 7700 + at, "secret": "", "address": f"10.99.0.{number}",
-                "volume": f"/dev/vg0/{name}", "meta": f"/dev/vg0/{name}_meta", "size": GIB, "protocol": "C",
+                "remote": f"10.99.0.{3 - number}", "size": GIB, "protocol": "C",
+                "volume": f"/dev/vg0/{name}", "meta": f"/dev/vg0/{name}_meta",
                 "dual": "yes", "fencing": "dont-care", "role": "Secondary", "disk": "UpToDate",
             }
             for at, name in enumerate(DISKS)
@@ -221,7 +222,7 @@ def test_each_refusal_is_one_line_and_leaves_all_as_it_was(
         world.write("bob", CONFIG, TEXT.replace("128", "256"))
     elif case == "other link":
         for host in kernels:
-            kernels[host]["hand-xvda"]["address"] = "172.16.0.1"
+            kernels[host]["hand-xvda"].update(address="172.16.0.1", remote="172.16.0.2")
     else:
         world.write("alice", CONFIG, "name = 'hand'\ndisk = ['phy:/dev/vg1/x,xvda,w']\n")
     settle(world, kernels)

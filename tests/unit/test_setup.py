@@ -259,7 +259,10 @@ def test_other_keys_and_settings_stay(root: Path, fake: Fake) -> None:
     assert "# ours" in conf.read_text()
 
 
-def test_a_third_host_joins_without_losing_the_second(root: Path, fake: Fake) -> None:
+def test_a_third_host_joins_without_losing_the_second(
+    root: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "addresses", lambda: facts("alice", 1)["addresses"])
     apply()
     pairing = decide.pairing(facts("alice", 1), facts("carol", 3), Wishes(), {}, {"only1": "only3"}, 22)
     half.handle(
@@ -268,6 +271,37 @@ def test_a_third_host_joins_without_losing_the_second(root: Path, fake: Fake) ->
     found = config.load()
     assert sorted(found.peers) == ["bob", "carol"]
     assert found.volume_groups == ("vg0", "only1")
+
+
+def test_a_link_of_its_own_for_each_pair(root: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(number: int, *cables: int) -> list[dict[str, Any]]:
+        lan = address("xenbr0", f"192.168.1.{number}", "192.168.1.0/24", True)
+        return [lan, *(address(f"eth{c}", f"10.99.{c}.{number}", f"10.99.{c}.0/30") for c in cables)]
+
+    here = facts("alice", 1, addresses=link(1, 0, 1))
+    monkeypatch.setattr(host, "addresses", lambda: here["addresses"])
+
+    def join(name: str, there: dict[str, Any], wishes: Wishes | None = None) -> list[str]:
+        known = half.present()
+        pairing = decide.pairing(here, there, wishes or Wishes(), known, {"vg0": "vg0"}, 22)
+        conf = pairing.changes_here()
+        request = {"op": "apply", "peer": name, "conf": conf, "public": KEY, "host_keys": [KEY]}
+        found: list[str] = half.handle(request)["changed"]
+        return found
+
+    bob, carol = facts("bob", 2, addresses=link(2, 0)), facts("carol", 3, addresses=link(3, 1))
+    join("bob", bob)
+    join("carol", carol)
+    found = config.load()
+    # bob goes by the default, which stays his; carol has a cable of her own
+    assert found.replication == found.peers["bob"].local_replication == "10.99.0.1"
+    assert found.peers["carol"].local_replication == "10.99.1.1"
+    assert found.peers["carol"].replication == "10.99.1.3"
+    assert join("carol", carol) == [] and join("bob", bob) == []
+    lan = Wishes(replication=Link("192.168.1.1", "192.168.1.3"))
+    join("carol", carol, lan)
+    assert config.load().peers["carol"].local_replication == "192.168.1.1"
+    assert config.load().replication == "10.99.0.1"
 
 
 @pytest.mark.parametrize(

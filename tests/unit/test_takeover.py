@@ -1,12 +1,13 @@
 """Takeover: who may start without the other host, and what it takes to be allowed."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from xenhelper import alive, config, insync, intents, paths, permits, reconcile, statefile, takeover
+from xenhelper import alive, config, insync, intents, moved, paths, permits, reconcile, statefile, takeover
 from xenhelper.cli import main
 from xenhelper.cli import takeover as command
 from xenhelper.drbd import events, proc, verbs
@@ -87,6 +88,7 @@ class Host:
         self.fenced: list[list[str]] = []
         self.fence_works = True
         self.done: list[str] = []
+        self.told: dict[str, list[dict[str, str]]] = {}
 
 
 @pytest.fixture
@@ -116,6 +118,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(verbs, "generation", lambda minor, timeout=0: (0xAB00 + minor, 0))
     monkeypatch.setattr(alive, "sign_of_life", lambda peer: made.sign)
     monkeypatch.setattr(takeover, "_memory_kib", lambda path: 0)
+    monkeypatch.setattr(moved, "asked", lambda peers: made.told)
 
     def primary(minor: int, force: bool = False, timeout: float = 0) -> None:
         made.done.append(f"primary {minor} {force}")
@@ -134,10 +137,10 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
 
 
 def take(
-    *vms: str, dead: bool = True, accept: float | None = None, dry: bool = False
+    *vms: str, dead: bool = True, accept: float | None = None, dry: bool = False, of_peer: str = ""
 ) -> tuple[list[str], str]:
     said: list[str] = []
-    left = takeover.run(list(vms), not vms, dead, accept, dry, said.append)
+    left = takeover.run(list(vms), not vms, dead, accept, dry, said.append, of_peer)
     return left, "\n".join(said)
 
 
@@ -146,8 +149,6 @@ def permitted() -> list[str]:
 
 
 def fence(host: Host, *argv: str) -> None:
-    from dataclasses import replace
-
     settings = host.settings  # type: ignore[attr-defined]
     peer = replace(settings.peers["bob"], fence_command=argv)
     host.settings = replace(settings, peers={"bob": peer})  # type: ignore[attr-defined]
@@ -159,6 +160,28 @@ def test_an_operators_word_for_one_vm_permits_that_one(host: Host) -> None:
     assert "one side's writes are lost" in said and "last in sync" in said
     assert "xl create /etc/xen/web1.cfg" in said and "web2.cfg" not in said
     assert host.done == [] and intents.all_open() == []
+
+
+def test_with_several_peers_all_means_those_of_one(host: Host) -> None:
+    settings = host.settings  # type: ignore[attr-defined]
+    carol = replace(settings.peers["bob"], name="carol")
+    host.settings = replace(settings, peers={**settings.peers, "carol": carol})  # type: ignore[attr-defined]
+    path = f"{paths.RESOURCES}/web2-xvda"
+    statefile.write(path, {**(statefile.read(path) or {}), "peer": "carol"})
+    with pytest.raises(Refused, match="different other hosts: bob, carol; .*--all --peer HOST"):
+        take()
+    take(of_peer="carol")
+    assert permitted() == ["web2-xvda"]
+
+
+def test_what_was_moved_away_meanwhile_isnt_taken_over(host: Host) -> None:
+    row = statefile.read(f"{paths.RESOURCES}/web1-xvda") or {}
+    host.told = {"web1": [{**moved.half([{**row, "port": "7800"}]), "hosts": "bob,carol", "at": ""}]}
+    with pytest.raises(Refused, match="web1: bob and carol have it now"):
+        take("web1")
+    assert permitted() == []
+    take("web2")
+    assert permitted() == ["web2-xvda"]
 
 
 def test_without_proof_or_word_it_is_refused(host: Host) -> None:

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from xenhelper import forget
+from xenhelper import forget, names
 from xenhelper.errors import EXIT_DONE, UsageError, XenhelperError
 
 HELP = "end a VM's replication and give its original config back"
@@ -12,6 +12,7 @@ EXAMPLES = """\
   xenhelper forget web1                # both hosts keep their copy
   xenhelper forget web1 --delete-peer-volumes
   xenhelper forget --all
+  xenhelper forget web1 --left-over    # other hosts have it: remove the old copy here
 """
 
 
@@ -24,6 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--delete-peer-volumes", action="store_true", help="also remove the copies of its disks on the peer"
     )
+    parser.add_argument(
+        "--left-over",
+        action="store_true",
+        help="its second copy was moved away from this host: remove what is left of it here, data too",
+    )
     parser.add_argument("--dry-run", action="store_true", help="only show what would be done")
 
 
@@ -32,6 +38,8 @@ def run(args: argparse.Namespace) -> int:
     others; the exit status is then the first such one's."""
     if bool(args.vm) == args.all:
         raise UsageError("name the VM, or say --all")
+    if args.left_over:
+        return _left_over(args)
     if not args.all:
         _one(args.vm, args)
         return EXIT_DONE
@@ -43,6 +51,16 @@ def run(args: argparse.Namespace) -> int:
             print(f"xenhelper: {error}", file=sys.stderr)
             status = status or error.exit_code
     return status
+
+
+def _left_over(args: argparse.Namespace) -> int:
+    from xenhelper import oldcopy
+
+    if args.delete_peer_volumes or args.all:
+        raise UsageError("--left-over is for one VM, and for this host only")
+    for line in oldcopy.remove(names.check_vm(args.vm), args.dry_run):
+        print(("would " if args.dry_run else "") + line)
+    return EXIT_DONE
 
 
 def _one(vm: str, args: argparse.Namespace) -> None:

@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from xenhelper import create, names, replicate, rewrite
+from xenhelper import create, intents, names, replicate, rewrite, vmfile
 from xenhelper.cli import plan
 from xenhelper.errors import EXIT_DONE, UsageError, XenhelperError
 
@@ -12,13 +12,21 @@ EXAMPLES = """\
   xenhelper replicate /etc/xen/web1.cfg --dry-run
   xenhelper replicate /etc/xen/web1.cfg --peer bob
   xenhelper replicate web1 --from-peer --dry-run  # this host's volumes were lost
+  xenhelper replicate web1 --peer carol --dry-run # its second copy moves to carol
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Config, peer, dry run."""
-    parser.add_argument("config", metavar="CFG", help="the VM's config file, or with --from-peer its name")
-    parser.add_argument("--peer", default="", metavar="HOST", help="the host that takes the copies")
+    parser.add_argument(
+        "config", metavar="CFG", help="the VM's config file, or, replicated already, its name"
+    )
+    parser.add_argument(
+        "--peer",
+        default="",
+        metavar="HOST",
+        help="the host that takes the copies; of a VM that is replicated, the second copy moves there",
+    )
     parser.add_argument(
         "--from-peer",
         action="store_true",
@@ -31,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
     """Do it; the first sync goes on in the background."""
     if args.from_peer:
         return _from_peer(args)
+    if args.peer and (vm := _replicated(args.config, args.peer)):
+        return _move(vm, args)
     if args.dry_run:
         return plan.show(args.config, [], args.peer)
     try:
@@ -47,6 +57,32 @@ def run(args: argparse.Namespace) -> int:
         print(f"{disk.vdev}: replicated with {outcome.found.peer} as {disk.resource}, first sync runs")
     if not outcome.fresh:
         print("nothing was to be set up")
+    return EXIT_DONE
+
+
+def _replicated(typed: str, peer: str) -> str:
+    """The VM whose second copy is to move to ``peer``; '' when this is about a config's disks."""
+    if not os.path.exists(typed):
+        return typed if names.valid_vm(typed) and "/" not in typed else ""
+    vm = vmfile.owner(os.path.realpath(typed))
+    if not vm:
+        return ""
+    from xenhelper import replace
+
+    half = intents.read("replace", vm) is not None
+    return vm if half or replace.old_peer(vm) not in ("", peer) else ""
+
+
+def _move(vm: str, args: argparse.Namespace) -> int:
+    from xenhelper import replace
+
+    try:
+        lines = replace.run(vm, args.peer, args.dry_run)
+    except XenhelperError as error:
+        create.show_details(error)
+        raise
+    for line in lines:
+        print(("would " if args.dry_run else "") + line)
     return EXIT_DONE
 
 

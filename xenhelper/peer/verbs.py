@@ -97,8 +97,16 @@ VERBS: dict[str, tuple[str, str, dict[str, object]]] = {
             "mode?": int,
             "last_ran?": str,
             "vdevs?": dict,
+            "replaced?": dict,
+            "autostart?": str,
         },
     ),
+    # the second copy moves to another host (xenhelper.replace, shelf, moved)
+    "replace-retire": ("xenhelper.shelf", "serve_retire", {"vm": str, "id": str, "to": str, "dry": bool}),
+    "replace-return": ("xenhelper.shelf", "serve_return", {"vm": str, "id": str, "fresh": bool}),
+    "replace-good": ("xenhelper.shelf", "serve_good", {"vm": str}),
+    "replaced": ("xenhelper.moved", "serve", {}),
+    "replaced-gone": ("xenhelper.moved", "serve_gone", {"vm": str}),
     "replicate-describe": ("xenhelper.described", "serve", {"vm": str}),
     "replicate-forget": ("xenhelper.forget", "serve", {"vm": str, "delete": bool, "dry": bool}),
     # what was made by hand is taken over (xenhelper.convert); undo and commit as above

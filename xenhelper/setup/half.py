@@ -62,7 +62,7 @@ def _apply(request: dict[str, Any]) -> dict[str, Any]:
         raise UsageError(f"{peer!r} can't be a host's name")
     changed = []
     before = _text(paths.CONFIG)
-    after = config.render(before, _keep_groups(before, request["conf"]))
+    after = config.render(before, _keep_host(before, peer, _keep_groups(before, request["conf"])))
     if after != before:
         changed.append(f"write {paths.CONFIG}")
         if not dry_run:
@@ -91,6 +91,28 @@ def _keep_groups(before: str, changes: dict[str, Any]) -> dict[str, Any]:
     listed = [present] if isinstance(present, str) else list(present)
     wanted = [*listed, *(group for group in changes["replicate"]["volume_groups"] if group not in listed)]
     return {**changes, "replicate": {"volume_groups": wanted}}
+
+
+def _keep_host(before: str, peer: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """Other peers go by this host's default addresses: a new peer with a link of its own gets
+    its own local one, unless the default is none of this host's any more."""
+    present = _parsed(before)
+    others = [name for name in present.get("peers", {}) if name != peer]
+    section = present.get("peers", {}).get(peer, {})
+    new = changes["host"]
+    kept = dict(new)
+    if others:
+        mine = {item["address"] for item in host.addresses()}
+        for key in ("management", "replication"):
+            if present.get("host", {}).get(key) in mine:
+                kept[key] = present["host"][key]
+    local = {}
+    if kept["replication"] != new["replication"]:
+        local = {"local_replication": new["replication"]}
+    elif section.get("local_replication"):
+        local = {"local_replication": ""}
+    peers = {peer: {**changes["peers"][peer], **local}}
+    return {**changes, "host": kept, "peers": peers}
 
 
 def present() -> dict[str, Any]:

@@ -69,6 +69,7 @@ def world() -> World:
         found.writers_beneath = _or(found, beneath.scan, [])
         found.splits = _or(found, lambda: _splits(found), {})
     found.wanted = _or(found, lambda: statefile.names(paths.RUN + "/wanted"), [])
+    _or(found, lambda: _left_over(found), None)
     found.gone = {name: path for name, record in found.records.items() if (path := lost.missing(record))}
     _configured(found)
     _xendomains(found)
@@ -124,6 +125,20 @@ def _splits(found: World) -> dict[str, tuple[dict[str, object], dict[str, object
             pass
         told[name] = (splitbrain.story(name, record), theirs)
     return told
+
+
+def _left_over(found: World) -> None:
+    """Old halves of VMs whose second copy was moved to another host."""
+    if not os.path.isdir(paths.STATE + "/shelf"):
+        return
+    from xenhelper import shelf
+
+    for vm, note in shelf.all_notes().items():
+        hosts = " and ".join(note.get("hosts", "?").split(","))
+        as_of = note.get("as_of", "")
+        known = f" as of {as_of}" if not as_of.startswith("1970") else ""
+        what = f"what is left of {vm} here is an old copy{known}: {hosts} have it"
+        found.notes.append(("warning", what, f"once both have a good copy, {shelf.advice(vm)}"))
 
 
 def _foreign_files(found: World) -> None:

@@ -6,9 +6,11 @@ VM`` what the reconciler does, ``verb NAME JSON`` what the peer's server does.
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 HERE = Path(__file__).parent
@@ -32,7 +34,7 @@ GIB = 1 << 30
 class World:
     """Both hosts under ``folder``; see tools.py for what is where."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, hosts: tuple[str, ...] = ("alice", "bob")) -> None:
         self.folder = folder
         bin_ = folder / "bin"
         bin_.mkdir(parents=True)
@@ -41,7 +43,7 @@ class World:
         (bin_ / "tools").chmod(0o755)
         for name in TOOLS:
             (bin_ / name).symlink_to("tools")
-        for host in ("alice", "bob"):
+        for host in hosts:
             root = folder / host
             for sub in (
                 "etc/xen",
@@ -91,6 +93,27 @@ class World:
             del lvm["volumes"][name]
             (self.folder / host / "dev" / name).unlink()
         path.write_text(json.dumps(lvm))
+
+    def kernel(self, *args: str, host: str = "alice") -> None:
+        """A ``drbdsetup`` typed by hand."""
+        argv = [str(self.folder / "bin/drbdsetup"), *args]
+        subprocess.run(argv, env=self.env(host), check=True)
+
+    def power_off(self, host: str) -> None:
+        (self.folder / f"{host}.off").touch()
+        path = self.folder / "drbd.json"
+        state = json.loads(path.read_text())
+        state.pop(host, None)
+        path.write_text(json.dumps(state))
+        self.kernel("refresh")
+
+    def power_on(self, host: str) -> None:
+        """The host is back, and its resources come up from the files that it has."""
+        (self.folder / f"{host}.off").unlink()
+        for path in sorted((self.folder / host / "etc/drbd.d").glob("*.res")):
+            names = re.findall(r'^resource "(\S+)"', path.read_text(), re.M)
+            argv = [str(self.folder / "bin/drbdadm"), "-c", str(path), "up", *names]
+            subprocess.run(argv, env=self.env(host), check=True)
 
     def drbd(self, host: str) -> dict[str, Any]:
         path = self.folder / "drbd.json"
@@ -151,13 +174,16 @@ class World:
             (self.folder / name).unlink(missing_ok=True)
 
 
-def replicated(folder: Path) -> World:
+def replicated(folder: Path, hosts: tuple[str, ...] = ("alice", "bob")) -> World:
     """web1 on alice with two disks, replicated with bob."""
-    made = World(folder)
+    made = World(folder, hosts)
     made.lvm("alice", {"vg0": 16 * GIB}, {"vg0/web1": 2 * GIB, "vg0/web1-b": GIB})
     disks = "disk=['phy:/dev/vg0/web1,xvda,w', 'phy:/dev/vg0/web1-b,xvdb,w']"
     made.write("alice", "etc/xen/web1.cfg", f"name='web1'\n{disks}\n")
-    assert made.run("alice", "create", "/etc/xen/web1.cfg").returncode == 0
+    if len(hosts) == 2:
+        assert made.run("alice", "create", "/etc/xen/web1.cfg").returncode == 0
+    else:
+        assert made.run("alice", "cli", "replicate", "/etc/xen/web1.cfg", "--peer", "bob").returncode == 0
     made.reset_calls()
     return made
 
@@ -194,19 +220,24 @@ def main() -> int:
         return found
 
     client.ask = ask
-    from xenhelper import create, forget, grow, replicate_peer
+    from xenhelper import alive, create, forget, grow, oldcopy, rehome, replicate_peer
     from xenhelper.xen import domains
 
     def domains_of(vm: str) -> list[str]:
         path = world / f"{host}.domains"
         return [name for name in (path.read_text().split() if path.exists() else []) if name == vm]
 
+    def found(vm: str) -> list[Any]:
+        return [SimpleNamespace(name=name, domid=1, state="-b----", uuid="") for name in domains_of(vm)]
+
+    alive.sign_of_life = lambda peer: "" if (world / f"{peer.name}.off").exists() else "it answers ping"
     replicate_peer.domains_of = domains_of
+    domains.find = found
     grow._used = lambda name: (world / f"{host}.domains").exists()
     grow._seen = lambda name: True if (world / f"{host}.domains").exists() else None
     domains.real_xl = lambda: str(world / "bin/xl")
-    other = "bob" if host == "alice" else "alice"
-    number = {"alice": 1, "bob": 2}
+    number = {"alice": 1, "bob": 2, "carol": 3}
+    others = [name for name in number if name != host and (world / name).is_dir()]
     settings = config.Config(
         host=host,
         management=f"192.168.1.{number[host]}",
@@ -219,6 +250,7 @@ def main() -> int:
                 f"10.99.0.{number[host]}",
                 {"vg0": "vg0"},
             )
+            for other in others
         },
         volume_groups=("vg0",),
         exclude_volumes=("vg0/scratch*",),
@@ -240,7 +272,13 @@ def main() -> int:
         elif what == "create":
             print(json.dumps(create.main(["create", *rest])))
         elif what == "recover":
-            print(forget.recover(rest[0]) or replicate_peer.recover(rest[0]) or grow.recover(rest[0]))
+            done = forget.recover(rest[0]) or replicate_peer.recover(rest[0]) or grow.recover(rest[0])
+            print(done or rehome.recover(rest[0]))
+        elif what == "look":
+            from xenhelper import provision
+
+            left = oldcopy.go_on()
+            print("\n".join(left + oldcopy.look(provision.vm_records().values(), False)))
         elif what == "resfile":
             from xenhelper import rebuild
 

@@ -19,7 +19,8 @@ WORLD = Path(os.environ["XH_WORLD"])
 HOST = os.environ["XH_HOST"]
 ROOT = WORLD / HOST
 EXTENT = 4 << 20
-PEER = {"alice": "bob", "bob": "alice"}
+GENERATION = [0x1000, 0, 0x20, 0]
+HOSTS = [name for name in ("alice", "bob", "carol") if (WORLD / name).is_dir()]
 
 
 def load(name: str, default: Any) -> Any:
@@ -171,6 +172,7 @@ def resources(path: Path) -> dict[str, dict[str, Any]]:
     for part in re.split(r"^resource ", text, flags=re.M)[1:]:
         name = re.match(r'"?([\w+-]+)"? {', part)
         mine = re.search(rf'on "?{HOST}"? {{(.*?)}}', part, re.S)
+        other = next((o for o in re.findall(r'on "?(\w+)"? {(.*?)}', part, re.S) if o[0] != HOST), ("", ""))
         assert name and mine, part
 
         def word(pattern: str, where: str, default: str = "") -> str:
@@ -184,6 +186,7 @@ def resources(path: Path) -> dict[str, dict[str, Any]]:
             "meta": word(r'meta-disk "?([^";]+)"?;', mine[1]),
             "port": int(word(r"address (?:ipv4 )?[\d.]+:(\d+);", mine[1])),
             "address": word(r"address (?:ipv4 )?([\d.]+):", mine[1]),
+            "remote": word(r"address (?:ipv4 )?([\d.]+):", other[1]),
             "protocol": word(r"protocol (\w);", part, "C"),
             "dual": word(r"allow-two-primaries (\w+);", part, "no"),
             "fencing": word(r"fencing ([\w-]+);", part, "dont-care"),
@@ -204,21 +207,35 @@ def everything() -> dict[str, dict[str, Any]]:
 
 def linked(state: Any, host: str, name: str) -> Any:
     """The peer's end of a resource that both hosts have up with the same settings."""
-    item, peer = state[host][name], state.get(PEER[host], {}).get(name)
-    return peer if peer and (peer["port"], peer["secret"]) == (item["port"], item["secret"]) else None
+    there = linked_host(state, host, name)
+    return state[there][name] if there else None
+
+
+def linked_host(state: Any, host: str, name: str) -> str:
+    keys = ("port", "secret")
+    item = state[host][name]
+    for other in HOSTS:
+        peer = state.get(other, {}).get(name)
+        if other == host or peer is None or peer.get("alone") or item.get("alone"):
+            continue
+        if all(peer[key] == item[key] for key in keys) and (WORLD / "apart").exists() is False:
+            return other
+    return ""
 
 
 def kernel(state: Any) -> None:
     """Connect what can talk, and write both hosts' /proc/drbd."""
-    for host in PEER:
+    for host in HOSTS:
         lines = ["version: 8.4.11 (api:1/proto:86-101)", "srcversion: 0", ""]
         for name, item in sorted(state.get(host, {}).items()):
             peer = linked(state, host, name)
             if peer and "UpToDate" in (item["disk"], peer["disk"]) and not (WORLD / "nosync").exists():
+                if item["disk"] != peer["disk"]:
+                    synced(item, peer)
                 item["disk"] = peer["disk"] = "UpToDate"
             roles = f"{item['role']}/{peer['role'] if peer else 'Unknown'}"
             disks = f"{item['disk']}/{peer['disk'] if peer else 'DUnknown'}"
-            link = "Connected" if peer else "WFConnection"
+            link = "Connected" if peer else "StandAlone" if item.get("alone") else "WFConnection"
             lines.append(f"{item['minor']}: cs:{link} ro:{roles} ds:{disks} A r-----")
             lines.append("    ns:0 nr:0 dw:0 dr:0 oos:0")
         proc = WORLD / host / "proc"
@@ -226,6 +243,14 @@ def kernel(state: Any) -> None:
         (proc / ".drbd").write_text("\n".join(lines) + "\n")
         (proc / ".drbd").rename(proc / "drbd")
     save("drbd.json", state)
+
+
+def synced(one: Any, two: Any) -> None:
+    """The source's bitmap UUID goes to its history; the target is of its generation."""
+    source, target = (one, two) if one["disk"] == "UpToDate" else (two, one)
+    current, _, first, _ = source.get("gi", GENERATION)
+    source["gi"] = [current, 0, int.from_bytes(os.urandom(7), "big") & ~1, first]
+    target["gi"] = [current, 0, 0, 0]
 
 
 def drbdadm(args: list[str]) -> None:
@@ -277,8 +302,9 @@ def adjust(known: dict[str, dict[str, Any]], name: str) -> None:
         assert mine[name][key] == wanted[key], f"{name}: {key} would be attached anew"
     assert not (wanted["protocol"] == "A" and wanted["dual"] == "yes")
     mine[name].update(wanted)
-    peer = state.get(PEER[HOST], {}).get(name)
-    if peer and peer["port"] == wanted["port"]:  # P_PROTOCOL_UPDATE
+    mine[name].pop("alone", None)
+    peer = linked(state, HOST, name)
+    if peer:  # P_PROTOCOL_UPDATE
         peer.update(protocol=wanted["protocol"], dual=wanted["dual"])
     kernel(state)
 
@@ -289,14 +315,19 @@ def show(state: Any, name: str) -> None:
     if item is None:
         die("No such device", 20)
     address = item.get("address", "")
-    remote = {"10.99.0.1": "10.99.0.2", "10.99.0.2": "10.99.0.1"}.get(address, "192.168.9.9")
+    pair = {"10.99.0.1": "10.99.0.2", "10.99.0.2": "10.99.0.1"}
+    remote = item.get("remote") or pair.get(address, "192.168.9.9")
     meta = item["meta"] if item["meta"] == "internal" else f'"{item["meta"]}"'
     dual = "allow-two-primaries yes;" if item["dual"] == "yes" else ""
     port = item["port"]
     print(
         f"resource {name} {{\n    net {{\n        protocol\t{item['protocol']};\n        {dual}\n    }}\n"
-        f"    _remote_host {{\n        address\t\t\tipv4 {remote}:{port};\n    }}\n"
-        f"    _this_host {{\n        address\t\t\tipv4 {address}:{port};\n        volume 0 {{\n"
+        + (
+            ""
+            if item.get("alone")
+            else f"    _remote_host {{\n        address\t\t\tipv4 {remote}:{port};\n    }}\n"
+        )
+        + f"    _this_host {{\n        address\t\t\tipv4 {address}:{port};\n        volume 0 {{\n"
         f'            device\t\t\tminor {item["minor"]};\n            disk\t\t\t"{item["volume"]}";\n'
         f"            meta-disk\t\t\t{meta};\n            disk {{\n"
         f"                fencing         \t{item['fencing']};\n            }}\n        }}\n    }}\n}}"
@@ -340,18 +371,32 @@ def drbdsetup(args: list[str]) -> None:
             die("Failure: (130) Resize not allowed during resync.", 10)
         if "Primary" not in (item["role"], peer["role"]):
             die("Failure: (131) Need one Primary node to resize.", 10)
-        ends = ((HOST, item), (PEER[HOST], peer))
+        ends = ((HOST, item), (linked_host(state, HOST, name), peer))
         sizes = [
             load(f"{host}.lvm.json", {})["volumes"][end["volume"].removeprefix("/dev/")]["size"]
             for host, end in ends
         ]
         item["size"] = peer["size"] = min(sizes)
+    elif args[0] == "refresh":  # no verb of DRBD's: the world has changed
+        pass
+    elif args[0] == "disconnect":
+        port = int(args[1].rpartition(":")[2])
+        for item in mine.values():
+            if item["port"] == port:
+                if item["role"] == "Primary":  # a generation of its own (drbd_uuid_new_current)
+                    current, bitmap, *history = item.get("gi", GENERATION)
+                    item["gi"] = [current + 0x1000, bitmap or current, *history]
+                item["alone"] = True
+    elif args[0] == "show-gi":
+        item = next(value for value in mine.values() if value["minor"] == int(args[1]))
+        print(":".join(f"{value:016X}" for value in item.get("gi", GENERATION)) + ":1:1:0:1:0:0:0")
+        return
     elif args[0] == "show":
         show(state, args[1])
         return
     elif args[0] == "net-options":
         port = int(args[1].rpartition(":")[2])
-        for host in PEER:
+        for host in HOSTS:
             for item in state.get(host, {}).values():
                 if item["port"] == port:
                     item.update(protocol=args[3][-1], dual=args[4].rpartition("=")[2])
@@ -367,7 +412,7 @@ def drbdsetup(args: list[str]) -> None:
                 link = (
                     f"connection:Connected role:{peer['role']}"
                     if peer
-                    else "connection:Connecting role:Unknown"
+                    else f"connection:{'StandAlone' if item.get('alone') else 'Connecting'} role:Unknown"
                 )
                 print(f"exists connection name:{name} {link}")
                 if peer:
