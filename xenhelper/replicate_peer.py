@@ -7,7 +7,7 @@ by its key; everything it says is checked against our own configuration and reco
 import os
 from typing import Any
 
-from xenhelper import allocate, config, intents, lease, names, paths, provision, vmfile, volumes
+from xenhelper import allocate, config, intents, lease, names, paths, provision, virt, vmfile, volumes
 from xenhelper.drbd import proc, resfile
 from xenhelper.errors import Busy, Refused, XenhelperError
 from xenhelper.plan import Plan, from_json
@@ -250,7 +250,7 @@ def _store_config(peer: str, vm: str, args: dict[str, Any]) -> None:
     other = vmfile.owner(path)
     if other and other != vm:
         raise Refused(f"{path} on {os.uname().nodename} is the config of {other}", "give each VM a file")
-    if path != "/dev/null" and not vmfile.storable(path):
+    if path not in ("/dev/null", virt.config_of(vm)) and not vmfile.storable(path):
         path = ""  # the file isn't copied, so which one it is, is known over there only
     if "text" in args:
         if not path:
