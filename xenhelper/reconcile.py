@@ -157,9 +157,10 @@ def _vm(vm: str, records: "list[dict[str, str]]", here: "list[domains.Domain]", 
     if virt.runs_by(vm):
         from xenhelper.virt import settle
 
-        busy, line = settle.at_work(vm, [record["resource"] for record in records])
+        busy, line = settle.at_work(vm)
         if busy:
-            return [*left, line] if line else left
+            left += [line] if line else []
+            return left + [line for record in records if (line := _connect(record, dry_run))]
     if not here:
         if not dry_run:
             handed.settle(vm)
@@ -331,9 +332,7 @@ def serve_busy(peer: str, args: "dict[str, str]") -> "dict[str, object]":
     if not busy and virt.runs_by(vm):
         from xenhelper.virt import settle
 
-        busy, _ = settle.at_work(
-            vm, (statefile.read(f"{paths.VMS}/{vm}") or {}).get("resources", "").split(",")
-        )
+        busy = settle.at_work(vm)[0]
     return {"busy": busy}
 
 

@@ -260,32 +260,31 @@ def _want_at_boot(vm: str) -> None:
         log.event("note", f"{vm}: {error}", log.WARNING, vm=vm)
 
 
+def called(name: str, operation: str, text: str) -> int:
+    """One call; the exit status, which libvirt minds but for ``release``."""
+    try:
+        run(name, operation, text)
+        return 0
+    except (XenhelperError, OSError) as error:
+        refused = isinstance(error, Refused)
+        shown = name if names.valid_vm(name) else ""
+        kind = "refused" if refused else "failed"
+        log.event(kind, f"libvirt {operation} {name[:90]}: {error}", log.ERROR, vm=shown)
+        print(f"xenhelper: {error}", file=sys.stderr)
+        if operation == "start" and shown:
+            _want_at_boot(shown)
+        # the domain is gone, or expected: a failure doesn't keep that from happening
+        return 0 if operation in ("release", "migrate") else EXIT_REFUSED if refused else 1
+
+
 def main(argv: "list[str]") -> int:
     """``NAME OPERATION SUB-OPERATION EXTRA``, the XML on standard input. Nothing is printed on
     standard output: what a hook prints there on ``migrate`` would be taken for another XML."""
     if len(argv) < 3:
         print("usage (by libvirt): xenhelper NAME OPERATION SUB-OPERATION EXTRA <XML", file=sys.stderr)
         return 2
-    name, operation = argv[1], argv[2]
-    if operation not in _ACTS:
+    if argv[2] not in _ACTS:
         return 0
-    try:
-        from xenhelper.virt.definition import MAX_BYTES
+    from xenhelper.virt.definition import MAX_BYTES
 
-        text = sys.stdin.buffer.read(MAX_BYTES + 1).decode("utf-8", "replace")
-        run(name, operation, text)
-        return 0
-    except (XenhelperError, OSError) as error:
-        refused = isinstance(error, Refused)
-        shown = name if names.valid_vm(name) else ""
-        log.event(
-            "refused" if refused else "failed",
-            f"libvirt {operation} {name[:90]}: {error}",
-            log.ERROR,
-            vm=shown,
-        )
-        print(f"xenhelper: {error}", file=sys.stderr)
-        if operation == "start" and shown:
-            _want_at_boot(shown)
-        # the domain is gone, or was handed over: nothing is kept from happening by a failure
-        return 0 if operation == "release" else EXIT_REFUSED if refused else 1
+    return called(argv[1], argv[2], sys.stdin.buffer.read(MAX_BYTES + 1).decode("utf-8", "replace"))

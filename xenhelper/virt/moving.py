@@ -23,6 +23,8 @@ import time
 from xenhelper import handed, hotplug, intents, log, names, paths, statefile, virt
 from xenhelper.drbd import barrier, events, show, verbs
 from xenhelper.errors import PeerFailed, PeerUnreachable, Refused, XenhelperError
+from xenhelper.xen import domains
+from xenhelper.xen.xenstore import Xenstore
 
 TYPE_CHECKING = False  # importing typing costs the hook
 if TYPE_CHECKING:
@@ -166,9 +168,6 @@ def ended(call: "Call") -> None:
 
 def _ours(peer: str, args: "Mapping[str, object]") -> "tuple[str, list[str], int]":
     """(VM, its resources, its domain's id here) of a request. Raises Refused."""
-    from xenhelper.xen import domains
-    from xenhelper.xen.xenstore import Xenstore
-
     vm = names.check_vm(str(args["vm"]))
     wanted = [names.check_resource(str(name)) for name in list(args["resources"])]  # type: ignore[call-overload]
     for name in wanted:
@@ -275,8 +274,6 @@ def serve_go(peer: str, args: "dict[str, object]") -> "dict[str, object]":
 
 
 def _await_suspended(vm: str, domid: int, seconds: float) -> None:
-    from xenhelper.xen import domains
-
     deadline = time.monotonic() + seconds
     while not any(domain.domid == domid and domain.suspended for domain in domains.listing()):
         if time.monotonic() > deadline:
@@ -287,8 +284,6 @@ def _await_suspended(vm: str, domid: int, seconds: float) -> None:
 def hold(vm: str, domid: int) -> None:
     """Pause the domain at the hypervisor: a resume by libvirt alone won't make it run."""
     from xenhelper.run import run
-    from xenhelper.xen import domains
-
     statefile.write(f"{_HELD}/{vm}", {"vm": vm, "domid": str(domid)})
     run([domains.real_xl(), "pause", str(domid)], timeout=10)
 
@@ -308,8 +303,6 @@ def forget_hold(vm: str) -> None:
 def let_go(vm: str) -> None:
     """Take the pause back: the guest never ran on the other host. Twice does no harm."""
     from xenhelper.run import run
-    from xenhelper.xen import domains
-
     domid = held(vm)
     if domid is not None and any(d.domid == domid and d.name == vm for d in domains.listing()):
         run([domains.real_xl(), "unpause", str(domid)], timeout=10)

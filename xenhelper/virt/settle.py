@@ -1,33 +1,48 @@
 """What the reconciler must know of VMs that libvirt runs."""
 
-from xenhelper import handed, intents, log, virt
-from xenhelper.drbd import events
+import os
+import time
+
+from xenhelper import handed, insync, intents, log, paths, virt
 from xenhelper.errors import CommandFailed, PeerFailed, PeerUnreachable
 from xenhelper.virt import api, moving
 from xenhelper.xen import domains
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-# seconds after which a job that isn't a migration's is one that libvirt has forgotten: a client
-# that dies at the wrong moment leaves one until the daemon's restart
+# seconds after which a job is one that libvirt has forgotten: a client that dies at the wrong
+# moment leaves one until the daemon's restart
 _FORGOTTEN = 900.0
+# seconds: a window's opening with its drain, and a hand-over
+_SETTLING = 150.0
+# the kernel's name of libxl-save-helper, which reads or writes the stream for its whole time
+_STREAM = "libxl-save-help"
 CLOSE, LEAVE, GO_ON = "close", "leave", "go-on"
 
 
-def at_work(vm: str, resources: "Iterable[str]") -> "tuple[bool, str]":
+def at_work(vm: str) -> "tuple[bool, str]":
     """(whether libvirt is at work on ``vm``, so that nothing may be put right now; a line when
     that can't be known)."""
     doing, seconds = api.activity(vm)
     if doing == api.UNKNOWN:
         return True, f"{vm}: libvirt, which runs it, doesn't answer; `systemctl status libvirtd`"
-    if doing == api.BUSY and seconds > _FORGOTTEN:
-        states = [events.one(name) for name in resources]
-        return any(
-            state is not None and state.peer_role == events.PRIMARY == state.role for state in states
-        ), ""
-    return doing == api.BUSY, ""
+    if doing == api.IDLE:
+        return False, ""
+    intent = intents.read("window", vm)
+    if intent is None or intent.get("by") != virt.BY:
+        return seconds < _FORGOTTEN, ""
+    since = insync.seconds(intent.get("since", "")) or 0.0
+    return _streams() or 0.0 <= time.time() - since < _SETTLING, ""
+
+
+def _streams() -> bool:
+    """Whether a domain's memory is streamed on this host, in or out."""
+    for pid in filter(str.isdigit, os.listdir(paths.ROOT + "/proc")):
+        try:
+            with open(f"{paths.ROOT}/proc/{pid}/comm", encoding="ascii", errors="replace") as file:
+                if file.read().startswith(_STREAM):
+                    return True
+        except OSError:
+            continue
+    return False
 
 
 def decide(
