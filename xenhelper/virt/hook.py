@@ -153,9 +153,11 @@ def start(call: Call, store: Xenstore) -> None:
     """Promote all disks, or none. Raises XenhelperError."""
     from xenhelper.virt import moving, saved
 
+    # not locked yet: a source that dies now is waited for, and the reconciler mustn't wait with it
+    moves = moving.open_if_announced(call)
     fd = intents.lock(call.vm, wait=_LOCK, who="libvirt's start")
     try:
-        if not moving.open_if_announced(call):
+        if not moves:
             saved.check(call.vm, call.uuid, next(iter(call.records.values())).get("peer", ""))
         disks = call.disks(store)
         added: "list[Disk]" = []

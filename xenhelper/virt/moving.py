@@ -67,9 +67,7 @@ def _announced(call: "Call") -> bool:
 
 def open_if_announced(call: "Call") -> bool:
     """``start``: when it is a migration's, have the source open the window; whether it is one.
-
-    Precondition: the VM's lock is held. Raises Refused or XenhelperError.
-    """
+    Raises Refused or XenhelperError."""
     if not _announced(call):
         return False
     from xenhelper.peer import client
