@@ -97,6 +97,8 @@ def hook(process: Process, vm: str, uuid: str, operation: str) -> int:
 
 def _attach(process: Process, domain: VirtDomain) -> bool:
     host, world = domain.host, domain.world
+    if domain.domid not in host.domains:
+        return False
     for number, resource in enumerate(domain.guest.resources):
         node, pair = base(domain, number), world.pairs[resource]
         host.store.put(f"{node}/params", f"/dev/drbd{pair.minor}")

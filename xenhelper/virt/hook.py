@@ -38,7 +38,9 @@ class Disk(hotplug.Disk):
     toolstack, command = "libvirt", "virsh"
     live = True
 
-    def __init__(self, store: Xenstore, vm: str, record: "dict[str, str]", read_only: bool) -> None:
+    def __init__(
+        self, store: Xenstore, vm: str, record: "dict[str, str]", read_only: bool, incoming: bool
+    ) -> None:
         self.store = store
         self.base = ""
         self.parent = os.getppid()
@@ -50,7 +52,7 @@ class Disk(hotplug.Disk):
         self.peer = record.get("peer", "")
         self.vm = vm
         self._read_only = read_only
-        self._incoming = virt.incoming(vm) is not None
+        self._incoming = incoming
         self._away = virt.outgoing(vm) is not None and statefile.read(f"{paths.RUN}/handed/{vm}") is not None
 
     @property
@@ -60,7 +62,8 @@ class Disk(hotplug.Disk):
 
     @property
     def incoming(self) -> bool:
-        """Whether a migration of it to here has begun."""
+        """Whether this call is a migration's to here. That a window is open isn't enough for a
+        start: it may be one that was left, and the guest runs at its source."""
         return self._incoming
 
     @property
@@ -110,9 +113,12 @@ class Call:
             raise Refused(f"{self.vm}: its disks are on different hosts ({', '.join(sorted(peers))})")
         return peers.pop()
 
-    def disks(self, store: Xenstore) -> "list[Disk]":
-        """As hotplug.py takes them."""
-        return [Disk(store, self.vm, record, name in self.read_only) for name, record in self.records.items()]
+    def disks(self, store: Xenstore, incoming: bool) -> "list[Disk]":
+        """As hotplug.py takes them; ``incoming``: this call is a migration's to here."""
+        return [
+            Disk(store, self.vm, record, name in self.read_only, incoming)
+            for name, record in self.records.items()
+        ]
 
 
 def look(name: str, found: "Definition", known: "dict[str, dict[str, str]]") -> "Call | None":
@@ -159,7 +165,7 @@ def start(call: Call, store: Xenstore) -> None:
     try:
         if not moves:
             saved.check(call.vm, call.uuid, next(iter(call.records.values())).get("peer", ""))
-        disks = call.disks(store)
+        disks = call.disks(store, moves)
         added: "list[Disk]" = []
         try:
             for disk in disks:
@@ -192,7 +198,7 @@ def release(call: Call, store: Xenstore) -> None:
     fd = intents.lock(call.vm, wait=_LOCK, who="libvirt's stop")
     try:
         first: "XenhelperError | None" = None
-        for disk in call.disks(store):
+        for disk in call.disks(store, virt.incoming(call.vm) is not None):
             try:
                 _remove(disk)
             except XenhelperError as error:

@@ -36,7 +36,7 @@ _ANNOUNCED = paths.RUN + "/announced"
 _HELD = paths.RUN + "/held"
 # seconds: from Prepare to the stream's connection
 _FRESH = 120.0
-_OPEN = 100.0
+_OPEN = 60.0
 _GO = 25.0
 PASSED = "passed"
 
