@@ -175,6 +175,8 @@ def start(call: Call, store: Xenstore) -> None:
             for disk in added:
                 _step_back(disk)
             raise
+        if not moves and virt.incoming(call.vm) is not None:
+            intents.remove("window", call.vm)  # left by a migration to here; its source has let go
     finally:
         os.close(fd)
 
