@@ -454,7 +454,7 @@ def main() -> None:
             sys.exit(1)
         if wrong == "fail":
             die("told to fail", 5)
-        if name != "modprobe":
+        if name not in ("modprobe", "systemctl", "defineXML"):
             globals()[name](args)
         if wrong == "kill-after":
             os.kill(os.getppid(), signal.SIGKILL)
