@@ -170,7 +170,12 @@ def start(process: Process, vm: str) -> int:
             return 3
         domain.state = "running"
         domain.guest.start(domain)
-        if hook(process, vm, uuid, "started"):
+        status = hook(process, vm, uuid, "started")
+        if status:
+            if status == -9:
+                world.unheard.add(vm)  # a hook that is killed has failed, and whoever killed it knows
+            else:
+                world.promises.broken("needless refusal", f"{vm} was started, and is destroyed")
             _gone(process, domain)
             hook(process, vm, uuid, "release")
             return 3

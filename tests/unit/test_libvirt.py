@@ -177,6 +177,22 @@ def test_a_start_beneath_drbd_fails_and_a_release_never_does(
     assert hook.called("web1", "start", "<domain> drbd") == 3
 
 
+def test_a_domain_that_was_started_is_not_destroyed_for_our_trouble(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise XenhelperError("a record can't be read")
+
+    monkeypatch.setattr(devices, "records", broken)
+    assert hook.called("web1", "started", PVH) == 0
+    assert hook.called("web1", "start", PVH) == 1
+    statefile.write(
+        intents.path("window", "web1"),
+        {"kind": "window", "vm": "web1", "by": virt.BY, "destination": os.uname().nodename},
+    )
+    assert hook.called("web1", "started", PVH) == 1, "an incoming one has to be handed over"
+
+
 # -- a migration's announcement ------------------------------------------------------
 
 

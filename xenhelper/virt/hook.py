@@ -224,6 +224,8 @@ def run(name: str, operation: str, text: str) -> None:
     """One call. Raises XenhelperError when the domain mustn't start or go on."""
     if operation not in _ACTS or name in ("-", "Domain-0"):
         return
+    if operation == "started" and (not names.valid_vm(name) or virt.incoming(name) is None):
+        return  # it runs already: no trouble of ours may be its end
     known = devices.records()
     if not known:
         return
