@@ -522,7 +522,11 @@ class Run:
         """Nothing is under way with ``vm``, and it has its disks."""
         if f"{paths.INTENTS}/window-{vm}" in host.files.live:
             return False
-        if any(p.name.startswith(("xl", "virsh", "libxl")) for h in self.world.hosts.values() for p in h.processes.values()):
+        if any(
+            p.name.startswith(("xl", "virsh", "libxl"))
+            for h in self.world.hosts.values()
+            for p in h.processes.values()
+        ):
             return False
         ends = [self.world.pairs[name].ends[host.index] for name in self.world.guests[vm].resources]
         return all(end.role == PRIMARY and end.disk == UPTODATE and not end.two for end in ends)

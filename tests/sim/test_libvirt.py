@@ -21,7 +21,9 @@ def test_schedules_keep_every_promise() -> None:
     with shims.installed():
         for seed in range(SEED, SEED + SCHEDULES):
             run = schedule.run_seed(seed, trace=True, libvirt=True)
-            assert run.failed is None, f"seed {seed}: {run.failed}; python3 -m tests.sim replay {seed} --libvirt"
+            assert run.failed is None, (
+                f"seed {seed}: {run.failed}; python3 -m tests.sim replay {seed} --libvirt"
+            )
             seen += "\n".join(line for line in run.world.lines if "virsh" in line or "logs" in line)
     for text in (
         "virsh migrate ended with 0",
@@ -54,7 +56,11 @@ def _quiet(name: str, seconds: float) -> "events.Resource | None":
     [
         pytest.param([(moving, "hold", _no_pause)], "one writer", id="no-pause"),
         pytest.param(
-            [(barrier, "quiet", _quiet), (barrier, "drain", lambda *_: None), (moving, "serve_go", _go_at_once)],
+            [
+                (barrier, "quiet", _quiet),
+                (barrier, "drain", lambda *_: None),
+                (moving, "serve_go", _go_at_once),
+            ],
             "",
             id="no-look-at-requests",
         ),

@@ -129,8 +129,9 @@ class World:
                 end.connect("A", False)
         for host in hosts:
             peer = hosts[1 - host.index]
+            config = f"libvirt:{vm}" if self.libvirt else f"/etc/xen/{vm}.cfg"
             text = (
-                f"vm={vm}\nconfig={f'libvirt:{vm}' if self.libvirt else f'/etc/xen/{vm}.cfg'}\nsha256=0\noriginal=\npeer={peer.name}\n"
+                f"vm={vm}\nconfig={config}\nsha256=0\noriginal=\npeer={peer.name}\n"
                 f"resources={','.join(resources)}\nlast_ran=alice\n"
             )
             host.files.put(f"{paths.VMS}/{vm}", text.encode())

@@ -62,11 +62,17 @@ def test_what_matters_of_a_definition_is_read() -> None:
     ]
     assert [disk.as_xl()["backend"] for disk in found.disks] == ["phy", "unknown", "qdisk"]
     hvm = definition.parse(HVM)
-    assert (hvm.kind, hvm.memory_kib, hvm.disks[0].path, hvm.disks[1].path) == ("hvm", 4 << 20, "/dev/drbd1001", "")
+    assert (hvm.kind, hvm.memory_kib, hvm.disks[0].path, hvm.disks[1].path) == (
+        "hvm",
+        4 << 20,
+        "/dev/drbd1001",
+        "",
+    )
 
 
 @pytest.mark.parametrize(
-    ("memory", "kib"), [("<memory>7</memory>", 7), ("<memory unit='GiB'>2</memory>", 2 << 20), ("<memory/>", 0)]
+    ("memory", "kib"),
+    [("<memory>7</memory>", 7), ("<memory unit='GiB'>2</memory>", 2 << 20), ("<memory/>", 0)],
 )
 def test_units_of_memory(memory: str, kib: int) -> None:
     assert definition.parse(f"<domain><name>a</name>{memory}</domain>").memory_kib == kib
@@ -157,7 +163,9 @@ def test_the_hook_refuses_what_would_harm(name: str, xml: str, says: str) -> Non
         hook.look(name, definition.parse(xml), RECORDS)
 
 
-def test_nothing_is_asked_of_a_domain_that_is_not_ours(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_asked_of_a_domain_that_is_not_ours(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     other = PVH.replace("web1", "other")
     for operation in ("prepare", "migrate", "start", "started", "stopped", "release", "reconnect"):
         assert hook.called("other", operation, other) == 0
@@ -172,7 +180,9 @@ def test_a_start_beneath_drbd_fails_and_a_release_never_does(
 ) -> None:
     assert hook.called("web1", "start", PVH) == 3
     said = capsys.readouterr()
-    assert said.out == "" and said.err.startswith("xenhelper: web1: disk xvda (/dev/vg0/web1-root) is beneath")
+    assert said.out == "" and said.err.startswith(
+        "xenhelper: web1: disk xvda (/dev/vg0/web1-root) is beneath"
+    )
     assert hook.called("web1", "release", PVH) == 0
     assert hook.called("web1", "start", "<domain> drbd") == 3
 
@@ -304,7 +314,9 @@ class Store:
         return self.values.get(path)
 
     def list(self, path: str) -> list[str]:
-        return sorted({key[len(path) + 1 :].split("/")[0] for key in self.values if key.startswith(path + "/")})
+        return sorted(
+            {key[len(path) + 1 :].split("/")[0] for key in self.values if key.startswith(path + "/")}
+        )
 
 
 @pytest.mark.parametrize(

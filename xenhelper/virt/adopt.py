@@ -126,7 +126,9 @@ def reload_hooks() -> None:
     """libvirt looks for hooks when its daemon starts or is told to read its files anew
     (virHookInitialize); a daemon that isn't running is left so."""
     try:
-        run(["systemctl", "try-reload-or-restart", *_DAEMONS], timeout=60)
+        for unit in _DAEMONS:
+            if run(["systemctl", "is-active", "--quiet", unit], ok=None).status == 0:
+                run(["systemctl", "reload", unit], timeout=60)
     except XenhelperError as error:
         replicate.warn(f"libvirt's daemon may not know of the hook yet: {error}; `systemctl reload libvirtd`")
 

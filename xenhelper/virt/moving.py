@@ -282,6 +282,7 @@ def _await_suspended(vm: str, domid: int, seconds: float) -> None:
 def hold(vm: str, domid: int) -> None:
     """Pause the domain at the hypervisor: a resume by libvirt alone won't make it run."""
     from xenhelper.run import run
+
     statefile.write(f"{_HELD}/{vm}", {"vm": vm, "domid": str(domid)})
     run([domains.real_xl(), "pause", str(domid)], timeout=10)
 
@@ -301,6 +302,7 @@ def forget_hold(vm: str) -> None:
 def let_go(vm: str) -> None:
     """Take the pause back: the guest never ran on the other host. Twice does no harm."""
     from xenhelper.run import run
+
     domid = held(vm)
     if domid is not None and any(d.domid == domid and d.name == vm for d in domains.listing()):
         run([domains.real_xl(), "unpause", str(domid)], timeout=10)
