@@ -14,12 +14,14 @@ from xenhelper.virt import moving
 
 SCHEDULES = int(os.environ.get("SIM_LIBVIRT_SCHEDULES", "300"))
 SEED = int(os.environ.get("SIM_SEED", "1"))
+# broke a promise once, or show what is rare; what it was is in the commit that added the seed
+KEPT = (843, 5061, 5906, 6448, 6907, 20176)
 
 
 def test_schedules_keep_every_promise() -> None:
     seen = ""
     with shims.installed():
-        for seed in range(SEED, SEED + SCHEDULES):
+        for seed in (*KEPT, *range(SEED, SEED + SCHEDULES)):
             run = schedule.run_seed(seed, trace=True, libvirt=True)
             assert run.failed is None, (
                 f"seed {seed}: {run.failed}; python3 -m tests.sim replay {seed} --libvirt"
@@ -32,9 +34,21 @@ def test_schedules_keep_every_promise() -> None:
         "libvirt's migration is over",
         "logs refused: libvirt start",
         "logs refused: libvirt started",
-        "goes on here after a migration that failed",
+        "with a domain on both hosts",
     ):
         assert text in seen, f"no schedule shows {text!r}"
+
+
+def test_a_guest_that_was_left_suspended_goes_on() -> None:
+    """The destination's last hook dies: libvirt 11 resumes nobody, and the reconciler does."""
+    steps = [(1.0, "create", "alice"), (4.0, "migrate", None), (0.5, "kill", (1, "block started"))]
+    seen = ""
+    with shims.installed():
+        for seed in range(40):
+            run = schedule.Run(seed, {"web1": 1}, steps, trace=True, libvirt=True)
+            assert run.run() is None, f"seed {seed}: {run.failed}"
+            seen += "\n".join(run.world.lines)
+    assert "goes on here after a migration that failed" in seen
 
 
 def _no_pause(vm: str, domid: int) -> None:

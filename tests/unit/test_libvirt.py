@@ -279,6 +279,7 @@ def test_what_becomes_of_a_window_that_is_over(
         (api.IDLE, 0.0, None, False, False),
         (api.UNKNOWN, 0.0, None, False, True),
         (api.BUSY, 5.0, None, False, True),
+        (api.BUSY, 0.0, "2026-01-01T00:00:00Z", False, True),  # its lock is held
         (api.BUSY, 5000.0, None, False, False),  # a job that libvirt has forgotten
         (api.BUSY, 5000.0, "2026-01-01T00:00:00Z", True, True),  # a long pre-copy
         (api.BUSY, 5000.0, "2026-01-01T00:00:00Z", False, False),

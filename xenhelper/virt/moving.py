@@ -330,7 +330,9 @@ def serve_over(peer: str, args: "dict[str, object]") -> "dict[str, object]":
             return {}
         let_go(vm)
         handed.forget(vm)
-        intents.remove("window", vm)
+        # one that stays suspended is resumed by the reconciler, should libvirt not do it
+        if not any(domain.name == vm and domain.suspended for domain in domains.listing()):
+            intents.remove("window", vm)
     finally:
         os.close(fd)
     return {}

@@ -11,8 +11,8 @@ from xenhelper.xen import domains
 # seconds after which a job is one that libvirt has forgotten: a client that dies at the wrong
 # moment leaves one until the daemon's restart
 _FORGOTTEN = 900.0
-# seconds: a window's opening with its drain, and a hand-over
-_SETTLING = 150.0
+# seconds: a window's opening with its drain, and a hand-over; the stream is seen besides
+_SETTLING = 90.0
 # the kernel's name of libxl-save-helper, which reads or writes the stream for its whole time
 _STREAM = "libxl-save-help"
 CLOSE, LEAVE, GO_ON = "close", "leave", "go-on"
@@ -26,6 +26,8 @@ def at_work(vm: str) -> "tuple[bool, str]":
         return True, f"{vm}: libvirt, which runs it, doesn't answer; `systemctl status libvirtd`"
     if doing == api.IDLE:
         return False, ""
+    if not seconds:
+        return True, ""  # a hook runs, or something else that holds the domain's lock
     intent = intents.read("window", vm)
     if intent is None or intent.get("by") != virt.BY:
         return seconds < _FORGOTTEN, ""
