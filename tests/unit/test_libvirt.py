@@ -143,11 +143,29 @@ def test_the_hook_minds_only_its_own() -> None:
     call = hook.look("win1", definition.parse(HVM), RECORDS)
     assert call is not None and list(call.records) == ["win1-hda"] and call.peer == "bob"
     assert hook.look("win1", definition.parse(HVM.replace("drbd1001", "drbd7")), RECORDS) is None
+    assert call.others == ()
     read_only = definition.exchanged(PVH, {"xvda": "/dev/drbd1000"}).replace(
         '<target dev="xvda" bus="xen" />', '<target dev="xvda" bus="xen" /><readonly />'
     )
     found = hook.look("web1", definition.parse(read_only), RECORDS)
     assert found is not None and found.read_only == {"web1-xvda"}
+    assert found.others == ("/dev/vg0/web1-swap",), "the CD-ROM is none of them"
+
+
+def test_a_disk_that_is_not_replicated_keeps_a_vm_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Settings:
+        shared_volumes = ("san/*", "vg0/all-*")
+
+    monkeypatch.setattr("xenhelper.config.load", Settings)
+    call = call_of()
+    call.others = ("/dev/san/x", "/dev/mapper/vg0-all--of--it")
+    moving._check_others(call)
+    call.others = ("/dev/san/x", "/dev/vg0/web1-swap")
+    with pytest.raises(Refused, match="/dev/vg0/web1-swap is neither replicated nor declared shared"):
+        moving._check_others(call)
+    call.others = ("/srv/disk.img",)
+    with pytest.raises(Refused, match="/srv/disk.img is neither"):
+        moving._check_others(call)
 
 
 @pytest.mark.parametrize(

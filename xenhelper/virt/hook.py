@@ -98,12 +98,19 @@ class Call:
     """One call of the hook, for a domain that has disks of ours."""
 
     def __init__(
-        self, vm: str, uuid: str, records: "dict[str, dict[str, str]]", read_only: "set[str]"
+        self,
+        vm: str,
+        uuid: str,
+        records: "dict[str, dict[str, str]]",
+        read_only: "set[str]",
+        others: "tuple[str, ...]" = (),
     ) -> None:
         self.vm = vm
         self.uuid = uuid
         self.records = records
         self.read_only = read_only
+        # writable disks that aren't ours
+        self.others = others
 
     @property
     def peer(self) -> str:
@@ -128,6 +135,7 @@ def look(name: str, found: "Definition", known: "dict[str, dict[str, str]]") -> 
     """
     mine: "dict[str, dict[str, str]]" = {}
     read_only = set()
+    others = []
     for disk in found.disks:
         if not disk.path:
             continue
@@ -140,6 +148,8 @@ def look(name: str, found: "Definition", known: "dict[str, dict[str, str]]") -> 
                     "written there is on no replica",
                     f"`xenhelper replicate --libvirt {known[under]['vm']}`, or take the disk out",
                 )
+            if disk.writable and disk.device != "cdrom":
+                others.append(disk.path)
             continue
         owner = known[resource]["vm"]
         if owner != name:
@@ -152,7 +162,7 @@ def look(name: str, found: "Definition", known: "dict[str, dict[str, str]]") -> 
         mine[resource] = known[resource]
         if not disk.writable:
             read_only.add(resource)
-    return Call(name, found.uuid, mine, read_only) if mine else None
+    return Call(name, found.uuid, mine, read_only, tuple(others)) if mine else None
 
 
 def start(call: Call, store: Xenstore) -> None:

@@ -72,6 +72,7 @@ def open_if_announced(call: "Call") -> bool:
         return False
     from xenhelper.peer import client
 
+    _check_others(call)
     peer = call.peer
     try:
         client.ask(
@@ -89,6 +90,25 @@ def open_if_announced(call: "Call") -> bool:
             f"{call.vm}: {peer} opened no window for its migration", "bring both hosts to one version"
         )
     return True
+
+
+def _check_others(call: "Call") -> None:
+    """What isn't replicated isn't here, whatever is at its path. Raises Refused."""
+    if not call.others:
+        return
+    import fnmatch
+
+    from xenhelper import config, volumes
+
+    shared = config.load().shared_volumes
+    for path in call.others:
+        named = volumes.split_path(path)
+        name = "/".join(named) if named else path
+        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in shared):
+            raise Refused(
+                f"{call.vm}: disk {path} is neither replicated nor declared shared",
+                f"`xenhelper replicate --libvirt {call.vm}` while it is off, or name it in shared_volumes",
+            )
 
 
 def started(call: "Call") -> None:
