@@ -31,7 +31,8 @@ MODULES = (
     "peer.oneshot", "insync", "splitbrain", "ceded", "autostart", "restore", "takeover", "recover",
     "stepdown", "alive", "drbdevent", "vmfile", "peer.about", "crash", "lease", "halfopen",
     "virt", "virt.devices", "virt.definition",
-    "virt.hook", "virt.moving", "virt.saved", "virt.settle", "virt.api", "handed", "alerts",
+    "virt.hook", "virt.moving", "virt.source", "virt.hold", "virt.saved", "virt.settle", "virt.api",
+    "handed", "alerts",
     "alerts.store", "leftover", "counters",
 )  # fmt: skip
 # modules that keep the real thing: the ports' own insides

@@ -10,7 +10,7 @@ import pytest
 from tests.sim import schedule, shims
 from xenhelper import handed
 from xenhelper.drbd import barrier, events
-from xenhelper.virt import moving
+from xenhelper.virt import hold, source
 
 SCHEDULES = int(os.environ.get("SIM_LIBVIRT_SCHEDULES", "300"))
 SEED = int(os.environ.get("SIM_SEED", "1"))
@@ -68,12 +68,12 @@ def _quiet(name: str, seconds: float) -> "events.Resource | None":
 @pytest.mark.parametrize(
     ("changes", "promise"),
     [
-        pytest.param([(moving, "hold", _no_pause)], "one writer", id="no-pause"),
+        pytest.param([(hold, "take", _no_pause)], "one writer", id="no-pause"),
         pytest.param(
             [
                 (barrier, "quiet", _quiet),
                 (barrier, "drain", lambda *_: None),
-                (moving, "serve_go", _go_at_once),
+                (source, "serve_go", _go_at_once),
             ],
             "",
             id="no-look-at-requests",

@@ -7,7 +7,7 @@ import pytest
 
 from xenhelper import intents, paths, statefile, virt
 from xenhelper.errors import Refused, XenhelperError
-from xenhelper.virt import api, definition, devices, hook, moving, saved, settle
+from xenhelper.virt import api, definition, devices, hold, hook, moving, saved, settle
 from xenhelper.xen import domains
 
 # in the form that libvirt writes (virDomainDefFormat): its own test files for this driver show it
@@ -40,7 +40,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setattr(paths, name, str(tmp_path / name.lower()))
     for module, name, value in (
         (moving, "_ANNOUNCED", "announced"),
-        (moving, "_HELD", "held"),
+        (hold, "_HELD", "held"),
     ):
         monkeypatch.setattr(module, name, str(tmp_path / value))
     for name, values in RECORDS.items():

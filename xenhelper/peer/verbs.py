@@ -38,9 +38,9 @@ VERBS: dict[str, tuple[str, str, dict[str, object]]] = {
         {"vm": str, "memory_kib": int, "bridges": [str], "files": [str], "kind": str, "resources": [str]},
     ),
     # the same for a migration by libvirt (xenhelper.virt)
-    "virt-open": ("xenhelper.virt.moving", "serve_open", {"vm": str, "uuid": str, "resources": [str]}),
-    "virt-go": ("xenhelper.virt.moving", "serve_go", {"vm": str, "uuid": str, "resources": [str]}),
-    "virt-over": ("xenhelper.virt.moving", "serve_over", {"vm": str, "ran": bool}),
+    "virt-open": ("xenhelper.virt.source", "serve_open", {"vm": str, "uuid": str, "resources": [str]}),
+    "virt-go": ("xenhelper.virt.source", "serve_go", {"vm": str, "uuid": str, "resources": [str]}),
+    "virt-over": ("xenhelper.virt.source", "serve_over", {"vm": str, "ran": bool}),
     "virt-look": ("xenhelper.virt.adopt", "serve_look", {"vm": str, "uuid": str}),
     "virt-define": ("xenhelper.virt.adopt", "serve_define", {"vm": str, "xml": str}),
     "busy": ("xenhelper.reconcile", "serve_busy", {"vm": str}),

@@ -5,7 +5,7 @@ import time
 
 from xenhelper import handed, insync, intents, log, paths, virt
 from xenhelper.errors import CommandFailed, PeerFailed, PeerUnreachable
-from xenhelper.virt import api, moving
+from xenhelper.virt import api, hold, moving
 from xenhelper.xen import domains
 
 # seconds after which a job is one that libvirt has forgotten: a client that dies at the wrong
@@ -108,7 +108,7 @@ def close(
         mine if going else theirs,
         theirs if going else mine,
         passed,
-        going and moving.held(vm) is not None and any(state[2:3] == "p" for state in mine),
+        going and hold.held(vm) is not None and any(state[2:3] == "p" for state in mine),
     )
     if action == LEAVE:
         return [line]
@@ -131,7 +131,7 @@ def close(
         except (PeerFailed, PeerUnreachable) as error:
             return [f"{vm}: {peer} hasn't closed its side: {error}"]
     if going:
-        moving.forget_hold(vm)
+        hold.forget(vm)
     intents.remove("window", vm)
     log.event("reconciled", f"{vm}: window closed", log.NOTICE, vm=vm, intent=f"window-{vm}")
     return []
@@ -141,7 +141,7 @@ def go_on(vm: str) -> str:
     """Let the source's guest run again. Empty, or what a person must do."""
     from xenhelper.run import run
 
-    moving.let_go(vm)
+    hold.let_go(vm)
     handed.forget(vm)
     if any(domain.name == vm and domain.suspended for domain in domains.find(vm)):
         try:
