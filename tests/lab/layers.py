@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import bare, debianguest, qemu, scenario
+from . import bare, debianguest, qemu, scenario, virt
 from .lab import Lab, LabError
 
 
@@ -37,6 +37,7 @@ LAYERS = {
         Layer("paired", "booted", scenario.pair, _deb_key),
         Layer("vm", "paired", scenario.create_web1, _deb_key),
         Layer("debian", "paired", debianguest.create, _deb_key),
+        Layer("libvirt", "paired", virt.install, _deb_key),
         Layer("replicated", "booted", bare.build, bare.key),
     )
 }

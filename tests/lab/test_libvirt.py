@@ -38,7 +38,6 @@ def _sources(text: str) -> list[str]:
 
 
 def _adopt(lab: Lab) -> dict[str, str]:
-    virt.install(lab)
     sums = _define(lab)
     lab.alice.run(f"xenhelper replicate --libvirt {VM} --dry-run", timeout=300)
     assert _sources(lab.alice.out(virt.virsh(f"dumpxml {VM}"))) == [path for path, _ in VOLUMES.values()]
@@ -85,7 +84,7 @@ def _move(lab: Lab, source: str, target: str) -> None:
         print(f"libvirt, {source} to {target}, minor {minor}: {seconds:.1f} s, {both:.1f} s, {down:.1f} s")
 
 
-@pytest.mark.layer("paired")
+@pytest.mark.layer("libvirt")
 def test_a_domain_is_adopted_runs_moves_and_is_given_back(lab: Lab) -> None:
     sums = _adopt(lab)
     devices = [f"/dev/drbd{product.minor(lab.alice, name)}" for name in RESOURCES]
@@ -134,7 +133,7 @@ def test_a_domain_is_adopted_runs_moves_and_is_given_back(lab: Lab) -> None:
         assert product.checksum(lab.alice, path, int(start), 4) == wanted, key
 
 
-@pytest.mark.layer("paired")
+@pytest.mark.layer("libvirt")
 @pytest.mark.expects("split-brain-solved", "split-brain")
 def test_a_link_that_is_lost_in_the_pre_copy(lab: Lab) -> None:
     _adopt(lab)
