@@ -54,7 +54,9 @@ def serve_open(peer: str, args: "dict[str, object]") -> "dict[str, object]":
     from xenhelper.virt import api
     from xenhelper.window import Window
 
-    vm, resources, _ = _ours(peer, args)
+    vm, resources, domid = _ours(peer, args)
+    if hold.held(vm) == domid:
+        raise Refused(f"{vm} is paused since a migration that failed", "`xenhelper status` says what to do")
     host = os.uname().nodename
     doing, _ = api.activity(vm)
     if doing != api.BUSY:
