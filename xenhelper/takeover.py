@@ -303,7 +303,7 @@ def _next(actions: dict[str, list[tuple[Copy, str]]], say: Say) -> None:
             continue
         startable.append(vm)
         configs[vm] = (statefile.read(f"{paths.VMS}/{vm}") or {}).get("config", "")
-        need[vm] = _memory_kib(vm, configs[vm])
+        need[vm] = _memory_kib(configs[vm])
     if not startable:
         return
     try:
@@ -316,20 +316,21 @@ def _next(actions: dict[str, list[tuple[Copy, str]]], say: Say) -> None:
     fits, left = fitting(startable, need, free)
     say("start them in this order:")
     for vm in fits:
-        say(f"  virsh start {vm}" if virt.runs_by(vm) else f"  xl create {configs[vm] or vm}")
+        by_libvirt = configs[vm].startswith(virt.CONFIG)
+        say(f"  virsh start {vm}" if by_libvirt else f"  xl create {configs[vm] or vm}")
     for vm in left:
         say(f"  {vm} doesn't fit: it needs {need[vm] // 1024} MiB, and Xen's free memory is used up before")
 
 
-def _memory_kib(vm: str, path: str) -> int:
+def _memory_kib(path: str) -> int:
     """What xl would need for a VM, 0 when its config can't be read here."""
     from xenhelper import destination
     from xenhelper.xen import vmconfig
 
-    if virt.runs_by(vm):
+    if path.startswith(virt.CONFIG):
         from xenhelper.virt import adopt
 
-        need = adopt.memory_kib(vm)
+        need = adopt.memory_kib(path.removeprefix(virt.CONFIG))
         return need + destination.OVERHEAD_KIB if need else 0
     if not path:
         return 0

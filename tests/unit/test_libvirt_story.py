@@ -163,3 +163,20 @@ def test_a_definition_must_be_of_the_vm_that_is_shared(world: World) -> None:
         out, err = process.communicate(json.dumps({"vm": "web1", "xml": xml}), timeout=600)
         assert says in json.loads(out)["error"], err
     assert defined(world, "bob")["web1"]["xml"] == good
+
+
+def test_takeover_says_how_libvirts_vm_is_started(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from xenhelper import destination, paths, statefile, takeover
+    from xenhelper.drbd.events import Resource
+    from xenhelper.virt import adopt
+
+    monkeypatch.setattr(paths, "VMS", str(world.folder / "vms"))
+    statefile.write(f"{paths.VMS}/web1", {"vm": "web1", "config": "libvirt:web1"})
+    monkeypatch.setattr(adopt, "memory_kib", lambda vm: {"web1": 524288}[vm])
+    monkeypatch.setattr(
+        destination, "xen_info", lambda: {"free_memory": "1024", "xen_commandline": "dom0_mem=1G"}
+    )
+    said: list[str] = []
+    copy = takeover.Copy("web1-xvda", 1000, Resource("web1-xvda"), 0.0)
+    takeover._next({"web1": [(copy, takeover.PERMIT)]}, said.append)
+    assert said == ["start them in this order:", "  virsh start web1"]
