@@ -126,8 +126,8 @@ class Disk:
 
         handover.await_grant(self.resource, self.domain, self.domid, self.peer, deadline)
 
-    def tell(self, path: str, rdev: int) -> None:
-        """Give the device to the guest: blkback opens it once it is in xenstore."""
+    def keys(self, path: str, rdev: int) -> "dict[str, str]":
+        """What gives the device to the guest: blkback opens it once it is in xenstore."""
         keys = {
             "physical-device-path": path,
             "physical-device": f"{os.major(rdev):x}:{os.minor(rdev):x}",
@@ -136,7 +136,7 @@ class Disk:
         read_ahead = self.record.get("read_ahead_kb", "")  # see tuning/publish.py
         if read_ahead:
             keys = {"read-ahead-kb": read_ahead, **keys}
-        self.store.write_all({f"{self.base}/{key}": value for key, value in keys.items()})
+        return keys
 
     def other_users(self) -> "list[str]":
         """Other domains of this host that have this resource as a disk."""
@@ -333,7 +333,9 @@ def _publish(disk: Disk, minor: int) -> None:
     try:
         rdev = os.fstat(fd).st_rdev
         drop_pages(disk.record.get("volume", ""))
-        disk.tell(path, rdev)
+        keys = disk.keys(path, rdev)
+        if keys:
+            disk.store.write_all({f"{disk.base}/{key}": value for key, value in keys.items()})
     finally:
         os.close(fd)
 

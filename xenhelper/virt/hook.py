@@ -76,8 +76,9 @@ class Disk(hotplug.Disk):
         """Whether the guest may only read it."""
         return self._read_only
 
-    def tell(self, path: str, rdev: int) -> None:
-        """Nobody to tell: the definition names the device."""
+    def keys(self, path: str, rdev: int) -> "dict[str, str]":
+        """Nothing to tell: the definition names the device."""
+        return {}
 
     def await_grant(self, deadline: float) -> None:
         """The source permitted it before this host heard of the window (virt/moving.py), behind
