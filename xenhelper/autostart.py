@@ -9,7 +9,7 @@ other host now is refused there, and the other host is told, should it have boot
 import os
 import time
 
-from xenhelper import handed, insync, log, names, paths, statefile
+from xenhelper import handed, insync, log, names, paths, statefile, virt
 from xenhelper.errors import PeerFailed, PeerUnreachable, Refused, XenhelperError
 from xenhelper.run import ENV, run
 from xenhelper.xen import domains
@@ -249,7 +249,8 @@ def _start(vm: str, mark: "dict[str, str]") -> str:
     tries = int(mark.get("tries", "0")) + 1
     statefile.write(_mark(vm), {**mark, "tries": str(tries)})
     create = [f"{paths.LIBEXEC}/xl", "create", "--quiet", "--defconfig", mark.get("config", "")]
-    argv = [*_unit_of_its_own(), *create]
+    # what libvirt starts is its daemon's, not ours
+    argv = virt.start_command(vm) if virt.is_ours(mark) else [*_unit_of_its_own(), *create]
     try:
         run(argv, timeout=_CREATE + 10)
     except XenhelperError as error:

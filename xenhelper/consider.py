@@ -10,7 +10,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from xenhelper import allocate, config, lost, names, policy, provision, replicate_peer, shelf, vmfile, volumes
+from xenhelper import (
+    allocate,
+    config,
+    lost,
+    names,
+    policy,
+    provision,
+    replicate_peer,
+    shelf,
+    virt,
+    vmfile,
+    volumes,
+)
 from xenhelper.drbd import proc, resfile
 from xenhelper.errors import PeerFailed, PeerUnreachable, Refused, XenhelperError
 from xenhelper.peer.client import ask
@@ -123,8 +135,25 @@ def consider(request: Request) -> Considered:
     peer = ""
     if any(item.action == policy.REPLICATE for item in decisions):
         names.check_vm(vm)
+        _check_toolstack(request)
         peer = peer_of(vm, request.peer, settings, decisions, records)
     return Considered(request, settings, tuple(decisions), records, groups, peer)
+
+
+def _check_toolstack(request: Request) -> None:
+    """A VM has one definition: a config of xl, or one at libvirt. Raises Refused."""
+    record = vmfile.record(request.vm)
+    at_libvirt = request.path == virt.config_of(request.vm)
+    if virt.is_ours(record) and not at_libvirt:
+        raise Refused(
+            f"{request.vm} is defined at libvirt, so {request.path} isn't its config",
+            f"`virsh start {request.vm}`, or `xenhelper forget {request.vm}` first",
+        )
+    if at_libvirt and record.get("config") and not virt.is_ours(record):
+        raise Refused(
+            f"{request.vm} has a config for xl: {record['config']}",
+            f"`xl create {record['config']}`, or `xenhelper forget {request.vm}` first",
+        )
 
 
 def _advice(item: policy.Decision, vm: str) -> str:

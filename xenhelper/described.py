@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from xenhelper import config, intents, names, provision, replicate_peer, vmfile
+from xenhelper import config, intents, names, provision, replicate_peer, virt, vmfile
 from xenhelper.drbd import proc, resfile
 from xenhelper.errors import PeerFailed, PeerUnreachable, Refused, XenhelperError
 from xenhelper.peer.client import ask
@@ -77,7 +77,7 @@ def checked(settings: config.Config, vm: str, peer: str, answer: Mapping[str, An
     path, text, sha256, last_ran = (str(word) for word in words)
     if not re.fullmatch(r"[0-9a-f]{0,64}", sha256) or not (not last_ran or names.valid_host(last_ran)):
         raise XenhelperError(f"{vm}: what {peer} agreed on with this host can't be noted")
-    if path != "/dev/null" and not vmfile.storable(path):
+    if path not in ("/dev/null", virt.config_of(vm)) and not vmfile.storable(path):
         path = text = ""  # nothing of the peer's is written outside a place for configs
     if text and not vmfile.is_of(text, vm):
         raise XenhelperError(f"{vm}: what {peer} has at {path} isn't its config", "see there")

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from xenhelper import config, destination, log, names, paths, provision, statefile, takeover
+from xenhelper import config, destination, log, names, paths, provision, statefile, takeover, virt
 from xenhelper.errors import PeerFailed, PeerUnreachable, XenhelperError
 from xenhelper.insync import stamp
 from xenhelper.peer.client import ask
@@ -28,11 +28,12 @@ ROOMY = 1 << 50
 @dataclass(frozen=True)
 class Guest:
     """A domain here. ``need_kib``: what it takes on the other host; ``peer``: that host, ''
-    when its disks are on this one only."""
+    when its disks are on this one only; ``why`` it can't be moved from here, mostly ''."""
 
     vm: str
     peer: str
     need_kib: int
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,9 @@ def plan(
     moves = []
     for vm in takeover.ordered(by_name, priority):
         guest = by_name[vm]
-        if not guest.peer:
+        if guest.why:
+            moves.append(Move(vm, guest.peer, guest.why))
+        elif not guest.peer:
             moves.append(Move(vm, "", "none of its disks is replicated"))
         elif guest.peer in silent:
             moves.append(Move(vm, guest.peer, silent[guest.peer]))
@@ -121,7 +124,10 @@ def _here() -> list[Guest]:
             if record.get("vm") == domain.vm and name in domain.resources
         }
         peer = peers.pop() if len(peers) == 1 else ""
-        found.append(Guest(domain.vm, peer, domain.memory_kib + destination.OVERHEAD_KIB))
+        why = ""
+        if not peer and names.valid_vm(domain.vm) and virt.runs_by(domain.vm):
+            why = f"it runs by libvirt: `virsh migrate --live {domain.vm} …`"
+        found.append(Guest(domain.vm, peer, domain.memory_kib + destination.OVERHEAD_KIB, why))
     return found
 
 

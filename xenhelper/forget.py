@@ -22,6 +22,7 @@ from xenhelper import (
     provision,
     splitbrain,
     statefile,
+    virt,
     vmfile,
     volumes,
 )
@@ -183,6 +184,13 @@ def check(vm: str, records: Mapping[str, Mapping[str, str]]) -> None:
             used = verbs.holder(int(record["minor"]))
             raise Refused(f"{name} is Primary on {host}: held by {used}", "let it go first")
     handmade.require_kept(vm, _taken(records))
+    if virt.runs_by(vm):
+        from xenhelper.virt import api
+
+        try:
+            api.require_stopped(vm)
+        except api.NotThere:
+            pass  # libvirt is gone from this host: its definition stays (virt/adopt.py)
 
 
 def _require_good(records: Mapping[str, Mapping[str, str]], peer: str) -> None:
@@ -292,6 +300,11 @@ def _volumes(vm: str, records: Mapping[str, Mapping[str, str]], delete_data: boo
 
 def _restore(vm: str) -> None:
     """Take our block out of the VM's config, keeping what was changed around it since."""
+    if virt.runs_by(vm):
+        from xenhelper.virt import adopt
+
+        adopt.give_back(vm, provision.vm_records(vm))
+        return
     config = vmfile.record(vm).get("config", "")
     text = vmfile.read(config) if config.startswith("/") and config != "/dev/null" else None
     if text is None:

@@ -26,12 +26,12 @@ _MANAGERS = ("systemd", "init", "")
 PROMOTE, HAND_OVER, CONSENT = "promote", "hand-over", "consent"
 
 
-def decide(resource: events.Resource, incoming: bool, permit: bool, peer: str) -> str:
+def decide(resource: events.Resource, incoming: bool, permit: bool, peer: str, command: str = "xl") -> str:
     """What an ``add`` must do for a resource in this state; design.md's rules for `add`.
 
     ``incoming``: the domain is the destination's half of a migration. ``permit``: this
     host was Primary when it lost its peer in this boot, or a takeover was ordered.
-    Raises Refused.
+    ``command``: what migrates such a VM. Raises Refused.
     """
     name, there = resource.name, peer or "the other host"
     if resource.connected:
@@ -47,7 +47,7 @@ def decide(resource: events.Resource, incoming: bool, permit: bool, peer: str) -
                 if not resource.in_sync:
                     raise Refused(f"{name}: {there}'s copy is {resource.peer_disk}", _ONLINE)
                 return HAND_OVER
-            raise Refused(f"{name} is in use on {there}", f"move it with `xl migrate` on {there}")
+            raise Refused(f"{name} is in use on {there}", f"move it with `{command} migrate` on {there}")
         if resource.peer_role != events.SECONDARY:
             raise Refused(f"{name}: {there}'s role is {resource.peer_role}", _ONLINE)
         return PROMOTE
@@ -67,7 +67,14 @@ def decide(resource: events.Resource, incoming: bool, permit: bool, peer: str) -
 
 
 class Disk:
-    """One call of the script: what xenstore says of the disk, and its resource's record."""
+    """One call of the script: what xenstore says of the disk, and its resource's record.
+
+    libvirt's domains have no script: their hook (virt/hook.py) makes its own of these."""
+
+    # what starts such a domain, and what an administrator types to move it
+    toolstack, command = "xl", "xl"
+    # whether the guest may write at the source still when its disk is handed over to here
+    live = False
 
     def __init__(self, store: Xenstore, base: str) -> None:
         parts = base.split("/")
@@ -102,6 +109,34 @@ class Disk:
     def incoming(self) -> bool:
         """Whether this is the destination of a migration."""
         return self.domain.endswith(names.INCOMING)
+
+    @property
+    def away(self) -> bool:
+        """Whether this is what a migration that succeeded leaves at its source."""
+        return self.domain.endswith(names.MIGRATED_AWAY)
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the guest may only read it."""
+        return (self.store.read(self.base + "/mode") or "w").startswith("r")
+
+    def await_grant(self, deadline: float) -> None:
+        """Until the migration's source has handed the disk over. Raises Refused."""
+        from xenhelper import handover
+
+        handover.await_grant(self.resource, self.domain, self.domid, self.peer, deadline)
+
+    def keys(self, path: str, rdev: int) -> "dict[str, str]":
+        """What gives the device to the guest: blkback opens it once it is in xenstore."""
+        keys = {
+            "physical-device-path": path,
+            "physical-device": f"{os.major(rdev):x}:{os.minor(rdev):x}",
+            "hotplug-status": "connected",
+        }
+        read_ahead = self.record.get("read_ahead_kb", "")  # see tuning/publish.py
+        if read_ahead:
+            keys = {"read-ahead-kb": read_ahead, **keys}
+        return keys
 
     def other_users(self) -> "list[str]":
         """Other domains of this host that have this resource as a disk."""
@@ -212,28 +247,26 @@ def _promote(disk: Disk, resource: events.Resource, deadline: float) -> events.R
         ceded.take_back(disk.resource, disk.peer)
     if not resource.connected and os.path.exists(f"{paths.RUN}/hearsay/{disk.resource}"):
         resource.peer_disk = "DUnknown"  # what is known of it is an earlier boot's (bringup.first_up)
-    how = decide(resource, disk.incoming, permit, disk.peer)
+    how = decide(resource, disk.incoming, permit, disk.peer, disk.command)
     if how == HAND_OVER:
-        from xenhelper import handover
-
-        handover.await_grant(disk.resource, disk.domain, disk.domid, disk.peer, deadline - 8.0)
+        disk.await_grant(deadline - 8.0)
     elif how == CONSENT:
         from xenhelper import fence
 
         fence.ask_consent(disk.resource, resource.minor, disk.peer, disk.vm)
-    if how in (PROMOTE, HAND_OVER) and resource.connected:
+    if (how == PROMOTE and resource.connected) or (how == HAND_OVER and not disk.live):
         # the look that was decided on will do where it shows that nothing is under way: DRBD
         # reads the counters after the roles (drbd_nl.c, notify_device_state). A hand-over has
         # waited since.
         _drained(disk.resource, deadline - 6.0, resource if how == PROMOTE else None)
     if disk.orphaned:
-        raise Refused(f"{disk.resource}: the xl that started {disk.domain} is gone")
+        raise Refused(f"{disk.resource}: the {disk.toolstack} that started {disk.domain} is gone")
     try:
         # with a peer it is agreed upon over the data socket, behind a resync's blocks
         verbs.primary(resource.minor, timeout=max(6.0, deadline - 6.0 - time.monotonic()))
     except CommandFailed as error:
         again = events.one(disk.resource) or resource
-        decide(again, disk.incoming, False, disk.peer)  # the plain reason, if the state shows one
+        decide(again, disk.incoming, False, disk.peer, disk.command)  # the plain reason, if there is one
         raise Refused(f"{disk.resource}: DRBD refuses to promote: {_reason(error)}", _ONLINE) from error
     after = events.one(disk.resource)
     if after is None or not _still_right(how, after) or disk.orphaned:
@@ -287,7 +320,7 @@ def _drained(name: str, deadline: float, resource: "events.Resource | None") -> 
 def _publish(disk: Disk, minor: int) -> None:
     """Test-open (blkback's own failure would stay invisible), drop stale pages, tell Xen."""
     path = f"/dev/drbd{minor}"
-    flags = os.O_RDONLY if (disk.store.read(disk.base + "/mode") or "w").startswith("r") else os.O_RDWR
+    flags = os.O_RDONLY if disk.read_only else os.O_RDWR
     try:
         # O_EXCL: fails when something in dom0 (a mount, LVM, md) has claimed the device
         fd = os.open(path, flags | os.O_EXCL | os.O_CLOEXEC)
@@ -300,15 +333,9 @@ def _publish(disk: Disk, minor: int) -> None:
     try:
         rdev = os.fstat(fd).st_rdev
         drop_pages(disk.record.get("volume", ""))
-        keys = {
-            "physical-device-path": path,
-            "physical-device": f"{os.major(rdev):x}:{os.minor(rdev):x}",
-            "hotplug-status": "connected",
-        }
-        read_ahead = disk.record.get("read_ahead_kb", "")  # see tuning/publish.py
-        if read_ahead:
-            keys = {"read-ahead-kb": read_ahead, **keys}
-        disk.store.write_all({f"{disk.base}/{key}": value for key, value in keys.items()})
+        keys = disk.keys(path, rdev)
+        if keys:
+            disk.store.write_all({f"{disk.base}/{key}": value for key, value in keys.items()})
     finally:
         os.close(fd)
 
@@ -383,7 +410,7 @@ def remove(disk: Disk) -> None:
         if disk.incoming:
             return  # a migration that failed: it never ran here, and the other host's word counts
         # a migration's source lets go after its destination began: the VM is over there now
-        away = disk.domain.endswith(names.MIGRATED_AWAY) and disk.peer
+        away = disk.away and disk.peer
         _note(disk, let_go_at=now(), **({"last_ran": disk.peer} if away else {}))
         handed.forget(disk.vm)
     finally:

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterable
 
-from xenhelper import config, destination, hosts, intents, log, permits, statefile, volumes
+from xenhelper import config, destination, hosts, intents, log, names, permits, statefile, virt, volumes
 from xenhelper import paths as where
 from xenhelper.errors import PeerFailed, PeerUnreachable, Refused, XenhelperError
 from xenhelper.peer import client
@@ -35,6 +35,11 @@ def main(argv: "list[str]") -> int:
     if len(rest) != 2 or any(option in ("-h", "--help") for option, _ in options):
         return _plain(argv)  # xl says what is wrong with it
     domain = description.describe(rest[0])
+    if not domain.resources and names.valid_vm(domain.vm) and virt.runs_by(domain.vm):
+        raise Refused(
+            f"{domain.vm} runs by libvirt, which wouldn't know where it went",
+            f"`virsh migrate --live {domain.vm} xen+ssh://{rest[1][:64]}/system`",
+        )
     if not _ours(domain):
         return _plain(argv)
     window = _checked(domain, rest[1])

@@ -21,6 +21,7 @@ from xenhelper import (
     splitbrain,
     statefile,
     stepdown,
+    virt,
     window,
 )
 from xenhelper.drbd import bringup, events, proc, show
@@ -175,6 +176,13 @@ def _vm(vm: str, records: "list[dict[str, str]]", here: "list[domains.Domain]", 
             rebuild.resource_file(vm)
     if domains.migrating(vm):
         return left  # xl was called past the shim, or goes on without it
+    if virt.runs_by(vm):
+        from xenhelper.virt import settle
+
+        busy, line = settle.at_work(vm)
+        if busy:
+            left += [line] if line else []
+            return left + [line for record in records if (line := _connect(record, dry_run))]
     if not here:
         if not dry_run:
             handed.settle(vm)
@@ -283,6 +291,10 @@ def _close(
     there = _there(peer, vm)
     if there is not None and _busy_there(peer, vm):
         return []  # an xl over there is still at it
+    if intent is not None and intent.get("by") == virt.BY:
+        from xenhelper.virt import settle
+
+        return settle.close(intent, here, there, [record["resource"] for record in records], dry_run)
     action, line = decide(Seen(vm, here, there))
     if action == LEAVE:
         return [line]
@@ -339,7 +351,12 @@ def serve_busy(peer: str, args: "dict[str, str]") -> "dict[str, object]":
     vm = names.check_vm(args["vm"])
     # a reconciler there only looks, as the one that asks does
     holder = intents.holder(vm)
-    return {"busy": domains.migrating(vm) or not (holder is None or holder.startswith(_WHO))}
+    busy = domains.migrating(vm) or not (holder is None or holder.startswith(_WHO))
+    if not busy and virt.runs_by(vm):
+        from xenhelper.virt import settle
+
+        busy = settle.at_work(vm)[0]
+    return {"busy": busy}
 
 
 def _connect(record: "dict[str, str]", dry_run: bool) -> str:

@@ -17,6 +17,7 @@ from xenhelper import (
     paths,
     provision,
     shelf,
+    virt,
     vmfile,
     volumes,
 )
@@ -277,7 +278,7 @@ def _store_config(peer: str, vm: str, args: dict[str, Any]) -> None:
     other = vmfile.owner(path)
     if other and other != vm:
         raise Refused(f"{path} on {os.uname().nodename} is the config of {other}", "give each VM a file")
-    if path != "/dev/null" and not vmfile.storable(path):
+    if path not in ("/dev/null", virt.config_of(vm)) and not vmfile.storable(path):
         path = ""  # the file isn't copied, so which one it is, is known over there only
     if "text" in args:
         if not path:

@@ -12,7 +12,20 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from xenhelper import alerts, ceded, config, insync, intents, log, moved, names, paths, permits, statefile
+from xenhelper import (
+    alerts,
+    ceded,
+    config,
+    insync,
+    intents,
+    log,
+    moved,
+    names,
+    paths,
+    permits,
+    statefile,
+    virt,
+)
 from xenhelper.drbd import events, verbs
 from xenhelper.errors import CommandFailed, Refused, XenhelperError
 from xenhelper.run import run as program
@@ -339,7 +352,8 @@ def _next(actions: dict[str, list[tuple[Copy, str]]], say: Say) -> None:
     fits, left = fitting(startable, need, free)
     say("start them in this order:")
     for vm in fits:
-        say(f"  xl create {configs[vm] or vm}")
+        by_libvirt = configs[vm].startswith(virt.CONFIG)
+        say(f"  virsh start {vm}" if by_libvirt else f"  xl create {configs[vm] or vm}")
     for vm in left:
         say(f"  {vm} doesn't fit: it needs {need[vm] // 1024} MiB, and Xen's free memory is used up before")
 
@@ -349,6 +363,11 @@ def _memory_kib(path: str) -> int:
     from xenhelper import destination
     from xenhelper.xen import vmconfig
 
+    if path.startswith(virt.CONFIG):
+        from xenhelper.virt import adopt
+
+        need = adopt.memory_kib(path.removeprefix(virt.CONFIG))
+        return need + destination.OVERHEAD_KIB if need else 0
     if not path:
         return 0
     try:

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable
 
-from xenhelper import handover, hotplug, intents, log, names, paths, statefile
+from xenhelper import handover, hotplug, intents, log, names, paths, statefile, virt
 from xenhelper.drbd import barrier, events, show, verbs
 from xenhelper.errors import CommandFailed, PeerFailed, PeerUnreachable, Refused, XenhelperError
 from xenhelper.peer import client
@@ -19,14 +19,18 @@ _DRAIN = 60.0  # seconds for one disk's A writes; libxl waits for nobody here
 
 
 class Window:
-    """A window of ``vm``'s ``resources`` (managed, of one peer), opened by this host."""
+    """A window of ``vm``'s ``resources`` (managed, of one peer), opened by this host.
+    ``by``: empty for xl's migration, virt.BY for libvirt's."""
 
-    def __init__(self, vm: str, resources: "list[str]", peer: str, host: str, uuid: str) -> None:
+    def __init__(
+        self, vm: str, resources: "list[str]", peer: str, host: str, uuid: str, by: str = ""
+    ) -> None:
         self.vm = vm
         self.resources = resources
         self.peer = peer
         self.host = host
         self.uuid = uuid
+        self.by = {"by": by} if by else {}
 
     def open(self) -> None:
         """Intent on both hosts, protocol C (two-primaries no) on all disks, drained.
@@ -41,6 +45,7 @@ class Window:
             destination=self.peer,
             uuid=self.uuid,
             resources=",".join(self.resources),
+            **self.by,
         )
         try:
             for name in self.resources:
@@ -48,7 +53,13 @@ class Window:
             client.ask(
                 self.peer,
                 "window-begin",
-                {"vm": self.vm, "resources": self.resources, "source": self.host, "uuid": self.uuid},
+                {
+                    "vm": self.vm,
+                    "resources": self.resources,
+                    "source": self.host,
+                    "uuid": self.uuid,
+                    **self.by,
+                },
                 timeout=30.0,
             )
         except BaseException:
@@ -184,6 +195,7 @@ def serve_begin(peer: str, args: "dict[str, object]") -> "dict[str, object]":
         destination=os.uname().nodename,
         uuid=str(args["uuid"])[:36],
         resources=",".join(resources),
+        **({"by": virt.BY} if args.get("by") == virt.BY else {}),
     )
     return {}
 

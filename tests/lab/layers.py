@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import bare, carol, debianguest, qemu, scenario
+from . import bare, carol, debianguest, qemu, scenario, virt
 from .lab import Lab, LabError
 
 
@@ -43,6 +43,7 @@ LAYERS = {
         Layer("vm", "paired", scenario.create_web1, _deb_key),
         Layer("debian", "paired", debianguest.create, _deb_key),
         Layer("three", "vm", _three, _deb_key, hosts=3),
+        Layer("libvirt", "paired", virt.install, _deb_key),
         Layer("replicated", "booted", bare.build, bare.key),
     )
 }

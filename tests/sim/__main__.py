@@ -8,13 +8,13 @@ from collections import Counter
 from tests.sim import schedule, shims
 
 
-def soak(count: int, seed: int, keep_going: bool) -> int:
+def soak(count: int, seed: int, keep_going: bool, libvirt: bool = False) -> int:
     """Run ``count`` schedules from ``seed`` on. 1 when one failed."""
     started = time.monotonic()
     failures: "Counter[str]" = Counter()
     starts = migrations = lost = ports = 0
     for number in range(count):
-        run = schedule.run_seed(seed + number)
+        run = schedule.run_seed(seed + number, libvirt=libvirt)
         promises = run.world.promises
         starts += promises.starts
         migrations += promises.migrations
@@ -36,13 +36,15 @@ def soak(count: int, seed: int, keep_going: bool) -> int:
     return 1 if failures else 0
 
 
-def replay(seed: int, whole: bool) -> int:
+def replay(seed: int, whole: bool, libvirt: bool = False) -> int:
     """Run one schedule again with its trace; shortened first unless ``whole``."""
-    run = schedule.run_seed(seed)
+    run = schedule.run_seed(seed, libvirt=libvirt)
     vms, steps = schedule.generate(seed)
+    if libvirt:
+        steps = [step for step in steps if step[1] not in schedule.NOT_LIBVIRT]
     if run.failed is not None and not whole:
-        steps = schedule.shrink(seed, run.failed.promise)
-    run = schedule.Run(seed, vms, steps, trace=True)
+        steps = schedule.shrink(seed, run.failed.promise, libvirt)
+    run = schedule.Run(seed, vms, steps, trace=True, libvirt=libvirt)
     run.run()
     print("\n".join(run.world.lines))
     print(
@@ -64,11 +66,13 @@ def main() -> int:
     two = commands.add_parser("replay", help="run one schedule again and print its trace")
     two.add_argument("seed", type=int)
     two.add_argument("--whole", action="store_true", help="don't shorten it first")
+    for command in (one, two):
+        command.add_argument("--libvirt", action="store_true", help="VMs that libvirt runs")
     args = parser.parse_args()
     with shims.installed():
         if args.command == "soak":
-            return soak(args.schedules, args.seed, args.keep_going)
-        return replay(args.seed, args.whole)
+            return soak(args.schedules, args.seed, args.keep_going, args.libvirt)
+        return replay(args.seed, args.whole, args.libvirt)
 
 
 sys.exit(main())

@@ -47,6 +47,8 @@ class Promises:
         """An end became Primary or Secondary."""
         if end.role != PRIMARY or end.peer.role != PRIMARY:
             return
+        if self.world.libvirt:
+            return  # for the whole pre-copy; that one guest runs is looked at all the same
         vm = self.world.vm_of[end.pair.name]
         # a source whose xl gave up a moment ago may have been granted from just before
         running = [d for d in self._running(vm) if self.world.loop.now - d.resumed_at > 1.5]

@@ -157,8 +157,15 @@ def _close_calls(r: randomlib.Random, dies: str) -> "list[Step]":
 class Run:
     """One schedule in its world."""
 
-    def __init__(self, seed: int, vms: "dict[str, int]", steps: "list[Step]", trace: bool = False) -> None:
-        self.world = World(seed, vms, trace)
+    def __init__(
+        self,
+        seed: int,
+        vms: "dict[str, int]",
+        steps: "list[Step]",
+        trace: bool = False,
+        libvirt: bool = False,
+    ) -> None:
+        self.world = World(seed, vms, trace, libvirt)
         self.steps = steps
         self.vms = list(vms)
         self.world.auto = "xenhelper.autostart" in sys.modules and self.world.random.random() < 0.5
@@ -216,7 +223,7 @@ class Run:
     def _busy(self) -> bool:
         """Whether a command goes on somewhere."""
         return any(
-            process.name.startswith(("xl", "block"))
+            process.name.startswith(("xl", "block", "virsh", "libxl"))
             for host in self.world.hosts.values()
             for process in host.processes.values()
         )
@@ -280,6 +287,13 @@ class Run:
         if host is None:
             return
         to = HOSTS[1 - host.index]
+        if self.world.libvirt:
+            from tests.sim import libvirt
+
+            command = self.world.command(host, "virsh", lambda process: libvirt.migrate(process, vm, to))
+            command.on_end.append(lambda p: self.world.trace(host, f"virsh migrate ended with {p.status}"))
+            command.on_end.append(lambda p: self._done("virsh migrate", p))
+            return
         if not shim:
             self.world.command(
                 host, "xl migrate", lambda process: self.world.exec_xl(process, ["migrate", vm, to])
@@ -508,7 +522,11 @@ class Run:
         """Nothing is under way with ``vm``, and it has its disks."""
         if f"{paths.INTENTS}/window-{vm}" in host.files.live:
             return False
-        if any(p.name.startswith("xl") for h in self.world.hosts.values() for p in h.processes.values()):
+        if any(
+            p.name.startswith(("xl", "virsh", "libxl"))
+            for h in self.world.hosts.values()
+            for p in h.processes.values()
+        ):
             return False
         ends = [self.world.pairs[name].ends[host.index] for name in self.world.guests[vm].resources]
         return all(end.role == PRIMARY and end.disk == UPTODATE and not end.two for end in ends)
@@ -671,21 +689,29 @@ class Run:
                     )
 
 
-def run_seed(seed: int, trace: bool = False) -> Run:
+# what can't happen to VMs of libvirt, or is the same as something else there
+NOT_LIBVIRT = ("kill-xl", "kill-xl-at-add", "lose-ssh-at-add", "migrate-past")
+
+
+def run_seed(seed: int, trace: bool = False, libvirt: bool = False) -> Run:
     """Generate and run the schedule of ``seed``; see Run.failed."""
     vms, steps = generate(seed)
-    run = Run(seed, vms, steps, trace)
+    if libvirt:
+        steps = [step for step in steps if step[1] not in NOT_LIBVIRT]
+    run = Run(seed, vms, steps, trace, libvirt)
     run.run()
     return run
 
 
-def shrink(seed: int, promise: str) -> "list[Step]":
+def shrink(seed: int, promise: str, libvirt: bool = False) -> "list[Step]":
     """The steps that are needed for ``seed`` to break that promise still."""
     vms, steps = generate(seed)
+    if libvirt:
+        steps = [step for step in steps if step[1] not in NOT_LIBVIRT]
     at = len(steps) - 1
     while at >= 0:
         fewer = steps[:at] + steps[at + 1 :]
-        run = Run(seed, vms, fewer)
+        run = Run(seed, vms, fewer, libvirt=libvirt)
         run.run()
         if run.failed is not None and run.failed.promise == promise:
             steps = fewer

@@ -31,6 +31,8 @@ MODULES = (
     "peer.oneshot", "insync", "splitbrain", "ceded", "autostart", "restore", "takeover", "recover",
     "stepdown", "alive", "drbdevent", "vmfile", "peer.about", "crash", "lease", "halfopen",
     "handed", "alerts", "alerts.store", "leftover", "counters", "moved", "shelf", "oldcopy",
+    "virt", "virt.devices", "virt.definition",
+    "virt.hook", "virt.moving", "virt.source", "virt.hold", "virt.saved", "virt.settle", "virt.api",
 )  # fmt: skip
 # modules that keep the real thing: the ports' own insides
 LEFT = ("xenhelper.run", "xenhelper.peer.client", "xenhelper.peer.oneshot", "xenhelper.xen.xenstore",
@@ -502,6 +504,23 @@ def sim_sign_of_life(peer: Any) -> str:
     return "it answers ping" if there.power and (W.management.up or W.link.up) else ""
 
 
+def sim_activity(vm: str, seconds: float = 5.0) -> "tuple[str, float]":
+    """virt.api.activity: what libvirt says of its jobs; nothing while a hook of the VM runs."""
+    from xenhelper.virt import api
+
+    process = me()
+    W.port(process, "libvirt job", 0.02)
+    host = process.host
+    deadline = W.loop.now + seconds
+    while vm in host.hooked:
+        if W.loop.now > deadline:
+            return api.BUSY, 0.0
+        process.block(0.1)
+    if vm in host.jobs:
+        return api.BUSY, W.loop.now - host.jobs[vm]
+    return api.IDLE, 0.0
+
+
 def sim_is_host(typed: str, peer: Any) -> bool:
     return bool(typed == peer.name)
 
@@ -546,6 +565,7 @@ def installed() -> "Iterator[None]":
     put(log, "event", sim_event)
     put(config, "load", sim_config)
     put(hosts, "is_host", sim_is_host)
+    put(importlib.import_module("xenhelper.virt.api"), "activity", sim_activity)
     put(migrate, "_start_xl", sim_start_xl)
     with contextlib.suppress(ModuleNotFoundError):
         put(importlib.import_module("xenhelper.alive"), "sign_of_life", sim_sign_of_life)

@@ -462,6 +462,12 @@ def xl(process: Any, argv: "list[str]") -> Output:
 
         toolstack.destroy(process, found)
         return 0, "", ""
+    if command in ("pause", "unpause", "resume"):
+        found = host.find(rest[0])
+        if found is None:
+            return 1, "", f"{rest[0]} is an invalid domain identifier (rc=-6)\n"
+        getattr(found, f"xl_{command}")()
+        return 0, "", ""
     if command == "migrate" and host.find(rest[0]) is None:
         return 1, "", f"{rest[0]} is an invalid domain identifier (rc=-6)\n"
     if command == "create" and "--dryrun" in rest:
@@ -500,15 +506,23 @@ def shim(process: Any, argv: "list[str]") -> Output:
     return status, "", "" if status == 0 else "xl create failed\n"
 
 
+def virsh(process: Any, argv: "list[str]") -> Output:
+    """``virsh -c URI start VM``, as the reconciler has it."""
+    from tests.sim import toolstack
+
+    status = toolstack.create(process, argv[-1])
+    return status, "", "" if status == 0 else "error: Failed to start domain\n"
+
+
 SHIM = "/usr/lib/xenhelper/xl"
-TOOLS = {"drbdsetup": drbdsetup, "drbdadm": drbdadm, XL: xl, SHIM: shim}
+TOOLS = {"drbdsetup": drbdsetup, "drbdadm": drbdadm, XL: xl, SHIM: shim, "virsh": virsh}
 
 
 def waits(argv: "list[str]") -> bool:
     """Whether the command may wait in the kernel or for other programs."""
     if argv[0] == "drbdsetup":
         return argv[1] in WAITS
-    return argv[0] == SHIM or (argv[0] == XL and argv[1] == "destroy")
+    return argv[0] in (SHIM, "virsh") or (argv[0] == XL and argv[1] == "destroy")
 
 
 __all__ = ["CONNECTED", "CONNECTING", "DUNKNOWN", "TOOLS", "waits"]

@@ -131,6 +131,11 @@ def destroy(process: Process, domain: Domain) -> None:
     """libxl_domain_destroy: guest gone, devices closed, ``remove`` run, nodes removed."""
     if domain.state == "dying":
         return
+    if domain.world.libvirt:
+        from tests.sim import libvirt
+
+        libvirt.destroy(process, domain)
+        return
     before = domain.state
     domain.was_suspended = before == "suspended"
     if domain.guest.domain is domain:
@@ -168,6 +173,10 @@ def _destroy(process: Process, domain: Domain) -> None:
 def create(process: Process, vm: str) -> int:
     """xl create of a config whose disks have our script."""
     host, world = process.host, process.world
+    if world.libvirt:
+        from tests.sim import libvirt
+
+        return libvirt.start(process, vm)
     process.block(0.1 + world.random.random() * 0.5)
     if host.find(vm) is not None:
         return 3

@@ -38,6 +38,8 @@ class Host:
         self.domids = 0
         self.netlink: "Process | None" = None
         self.left: "list[str]" = []
+        self.jobs: "dict[str, float]" = {}  # libvirt's, by VM: since when
+        self.hooked: "set[str]" = set()  # VMs whose hook runs
 
     def new_domid(self) -> int:
         self.domids += 1
@@ -56,10 +58,13 @@ class Host:
 class World:
     """Everything of one schedule; all chance comes from ``seed``."""
 
-    def __init__(self, seed: int, vms: "dict[str, int]", keep_trace: bool = False) -> None:
+    def __init__(
+        self, seed: int, vms: "dict[str, int]", keep_trace: bool = False, libvirt: bool = False
+    ) -> None:
         self.random = randomlib.Random(seed)
         self.loop = Loop()
         self.keep_trace = keep_trace
+        self.libvirt = libvirt
         self.lines: "list[str]" = []
         self.pids = 100
         self.fds = 2
@@ -124,8 +129,9 @@ class World:
                 end.connect("A", False)
         for host in hosts:
             peer = hosts[1 - host.index]
+            config = f"libvirt:{vm}" if self.libvirt else f"/etc/xen/{vm}.cfg"
             text = (
-                f"vm={vm}\nconfig=/etc/xen/{vm}.cfg\nsha256=0\noriginal=\npeer={peer.name}\n"
+                f"vm={vm}\nconfig={config}\nsha256=0\noriginal=\npeer={peer.name}\n"
                 f"resources={','.join(resources)}\nlast_ran=alice\n"
             )
             host.files.put(f"{paths.VMS}/{vm}", text.encode())
@@ -307,6 +313,8 @@ class World:
                 domain.guest.domain = None
             domain.state = "dying"
         host.domains.clear()
+        host.jobs.clear()
+        host.hooked.clear()
         for process in list(host.processes.values()):
             process.kill()
         host.store = store.Store()
@@ -355,7 +363,7 @@ class World:
 
         def check() -> int:
             try:
-                autostart.check(vm, f"/etc/xen/{vm}.cfg")
+                autostart.check(vm, f"libvirt:{vm}" if self.libvirt else f"/etc/xen/{vm}.cfg")
             except XenhelperError as error:
                 self.trace(host, f"xendomains: {error}")
                 return 3

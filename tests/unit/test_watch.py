@@ -146,8 +146,23 @@ def test_windows() -> None:
     (migrating,) = wanted(world(both, intents=(intent,))).values()
     assert alone.settles < 10 and migrating.settles == judge.BOTH_PRIMARY
     assert wanted(world(intents=(intent,))) == {}
+    (by_libvirt,) = wanted(world(both, intents=({**intent, "by": "libvirt"},))).values()
+    assert by_libvirt.settles == judge.MIGRATION
     (long,) = wanted(world(intents=({**intent, "age": "3700"},))).values()
     assert (long.kind, long.severity) == ("window", "warning")
+
+
+def test_disks_of_libvirt_are_on_the_devices_themselves() -> None:
+    plain = "/etc/xen/scripts/block"
+    virt = tuple(
+        Backend("7", vdev[-1], "web1", device, path, plain, vdev, state="4")
+        for vdev, device, path in (("xvda", "93:3e8", "/dev/drbd1000"), ("xvdb", "93:3e9", "/dev/some-link"))
+    )
+    assert wanted(world(backends=virt)) == {}
+    (lacks,) = wanted(world(backends=virt[:1])).values()
+    assert (lacks.kind, lacks.key) == ("without-disk", "web1-xvdb")
+    other = replace(virt[1], device="93:7", params="/dev/drbd7")
+    assert {kind for kind, _ in wanted(world(backends=(virt[0], other)))} == {"without-disk", "unreplicated"}
 
 
 def test_marks_permits_and_handlers() -> None:

@@ -25,10 +25,17 @@ def run(args: argparse.Namespace) -> int:
     return show(args.config, args.settings, args.peer)
 
 
-def show(config: str, settings: list[str], peer: str) -> int:
-    """Consider, check and print; the same for ``replicate --dry-run``."""
+def show(config: str, settings: list[str], peer: str, libvirt: bool = False) -> int:
+    """Consider, check and print; the same for ``replicate --dry-run``. ``libvirt``: ``config``
+    is the name of a domain that is defined there."""
     try:
-        found = consider.consider(create.request_for(os.path.realpath(config), settings, peer))
+        if libvirt:
+            from xenhelper.virt import adopt
+
+            request = adopt.request(config, peer)[0]
+        else:
+            request = create.request_for(os.path.realpath(config), settings, peer)
+        found = consider.consider(request)
         there = consider.look(found) if found.replicated else None
         if there is not None:
             consider.check(found, there)

@@ -11,6 +11,7 @@ HELP = "replicate a VM's disks without starting it"
 EXAMPLES = """\
   xenhelper replicate /etc/xen/web1.cfg --dry-run
   xenhelper replicate /etc/xen/web1.cfg --peer bob
+  xenhelper replicate --libvirt web1              # a domain that libvirt has defined
   xenhelper replicate web1 --from-peer --dry-run  # this host's volumes were lost
   xenhelper replicate web1 --peer carol --dry-run # its second copy moves to carol
 """
@@ -19,7 +20,9 @@ EXAMPLES = """\
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Config, peer, dry run."""
     parser.add_argument(
-        "config", metavar="CFG", help="the VM's config file, or, replicated already, its name"
+        "config",
+        metavar="CFG",
+        help="the VM's config file, or, with --libvirt or replicated already, its name",
     )
     parser.add_argument(
         "--peer",
@@ -32,19 +35,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="this host's half was lost: make it anew, with the data from the other host",
     )
+    parser.add_argument(
+        "--libvirt", action="store_true", help="a stopped domain of xen:///system, and its definition there"
+    )
     parser.add_argument("--dry-run", action="store_true", help="only show what would be done")
 
 
 def run(args: argparse.Namespace) -> int:
     """Do it; the first sync goes on in the background."""
     if args.from_peer:
+        if args.libvirt:
+            raise UsageError("--from-peer makes the disks anew: --libvirt is for another time")
         return _from_peer(args)
     if args.peer and (vm := _replicated(args.config, args.peer)):
         return _move(vm, args)
     if args.dry_run:
-        return plan.show(args.config, [], args.peer)
+        return plan.show(args.config, [], args.peer, args.libvirt)
     try:
-        outcome = replicate.run(create.request_for(os.path.realpath(args.config), [], args.peer))
+        if args.libvirt:
+            from xenhelper.virt import adopt
+
+            outcome = adopt.run_for(args.config, args.peer)
+        else:
+            outcome = replicate.run(create.request_for(os.path.realpath(args.config), [], args.peer))
     except XenhelperError as error:
         create.show_details(error)
         raise

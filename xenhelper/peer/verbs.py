@@ -29,7 +29,7 @@ VERBS: dict[str, tuple[str, str, dict[str, object]]] = {
     "window-begin": (
         "xenhelper.window",
         "serve_begin",
-        {"vm": str, "resources": [str], "source": str, "uuid": str},
+        {"vm": str, "resources": [str], "source": str, "uuid": str, "by?": str},
     ),
     "window-end": ("xenhelper.window", "serve_end", {"vm": str}),
     "destination-check": (
@@ -37,6 +37,12 @@ VERBS: dict[str, tuple[str, str, dict[str, object]]] = {
         "serve_check",
         {"vm": str, "memory_kib": int, "bridges": [str], "files": [str], "kind": str, "resources": [str]},
     ),
+    # the same for a migration by libvirt (xenhelper.virt)
+    "virt-open": ("xenhelper.virt.source", "serve_open", {"vm": str, "uuid": str, "resources": [str]}),
+    "virt-go": ("xenhelper.virt.source", "serve_go", {"vm": str, "uuid": str, "resources": [str]}),
+    "virt-over": ("xenhelper.virt.source", "serve_over", {"vm": str, "ran": bool}),
+    "virt-look": ("xenhelper.virt.adopt", "serve_look", {"vm": str, "uuid": str}),
+    "virt-define": ("xenhelper.virt.adopt", "serve_define", {"vm": str, "xml": str}),
     "busy": ("xenhelper.reconcile", "serve_busy", {"vm": str}),
     "connection": ("xenhelper.halfopen", "serve_connection", {"address": str, "port": int, "to": int}),
     # hosts that went and came back
@@ -124,7 +130,7 @@ VERBS: dict[str, tuple[str, str, dict[str, object]]] = {
 }
 
 # loaded as soon as a connection stands: their first answer must not wait for an import
-URGENT = ("here", "grant", "granted", "outdate", "window-begin", "window-end")
+URGENT = ("here", "grant", "granted", "outdate", "window-begin", "window-end", "virt-go")
 
 
 def handler(verb: str) -> tuple[Handler, dict[str, object]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from xenhelper import beneath, intents, lost, names, paths, statefile
+from xenhelper import beneath, intents, lost, names, paths, statefile, virt
 from xenhelper.drbd import events, proc, show
 from xenhelper.errors import ConfigError, XenhelperError
 from xenhelper.verify import results
@@ -59,7 +59,9 @@ def world() -> World:
     asked = [_ask(found, peer) for peer in sorted(peers) if names.valid_host(peer)]
     found.intents = _or(found, intents.all_open, [])
     found.working = {
-        intent["vm"] for intent in found.intents if "vm" in intent and intents.is_locked(intent["vm"])
+        intent["vm"]
+        for intent in found.intents
+        if "vm" in intent and (intents.is_locked(intent["vm"]) or _libvirt_works(intent))
     }
     if found.records:
         found.kernel = _or(found, events.snapshot, {})
@@ -78,6 +80,15 @@ def world() -> World:
     for thread in asked:
         thread.join(PEER_TIMEOUT + 1)
     return found
+
+
+def _libvirt_works(intent: dict[str, str]) -> bool:
+    """Whether this is the window of a migration that libvirt is at: it holds no lock of ours."""
+    if intent.get("by") != virt.BY:
+        return False
+    from xenhelper.virt import settle
+
+    return settle.at_work(intent["vm"])[0]
 
 
 def _or(found: World, read: Callable[[], T], default: T) -> T:

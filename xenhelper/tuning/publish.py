@@ -146,7 +146,7 @@ def _folder(store: Xenstore, domid: int, resource: str) -> str:
     """The disk's backend folder, '' when it has gone meanwhile."""
     for devid in store.list(f"backend/vbd/{domid}"):
         base = f"backend/vbd/{domid}/{devid}"
-        if store.read(f"{base}/params") == resource:
+        if domains.is_on(store, base, resource):
             return base
     return ""
 

@@ -5,7 +5,9 @@ from collections.abc import Iterable
 
 from xenhelper import names, paths, volumes
 from xenhelper.alerts.store import ERROR, WARNING
+from xenhelper.beneath import Backend
 from xenhelper.config import Config
+from xenhelper.virt import devices
 from xenhelper.watch.world import LASTS, Wanted, World
 
 # of a backend: its guest uses it
@@ -17,11 +19,7 @@ GOING_DOWN = 40.0
 
 def missing(world: World, rebuilding: set[str]) -> Iterable[Wanted]:
     """A running VM that lacks a disk of its own."""
-    given = {
-        (disk.domain, disk.params)
-        for disk in world.backends or ()
-        if disk.script.endswith(paths.BLOCK_SCRIPT)
-    }
+    given = {(disk.domain, name) for disk in world.backends or () if (name := _resource(world, disk))}
     beneath = {(finding.domain, finding.resource) for finding in world.beneath}
     alive = {disk.domain for disk in world.backends or () if disk.state == CONNECTED}
     for name, record in world.records.items():
@@ -40,6 +38,18 @@ def missing(world: World, rebuilding: set[str]) -> Iterable[Wanted]:
             )
 
 
+def _resource(world: World, disk: Backend) -> str:
+    """The resource that a disk is on: by our block script, or its device itself (libvirt)."""
+    if disk.script.endswith(paths.BLOCK_SCRIPT):
+        return disk.params
+    path = disk.params[disk.params.find("/") :] if "/" in disk.params else ""
+    for name, record in world.records.items():
+        minor = record.get("minor", "")
+        if path in devices.names_of(name, minor) or disk.device.lower() == devices.number_of(minor) != "":
+            return name
+    return ""
+
+
 def unreplicated(world: World, config: Config) -> Iterable[Wanted]:
     """Writable disks that policy would replicate, or that keep a replicated VM from moving."""
     ours = {record.get("vm", "") for record in world.records.values()}
@@ -49,7 +59,7 @@ def unreplicated(world: World, config: Config) -> Iterable[Wanted]:
         vm = names.base_vm(disk.domain)
         if disk.domid == "0" or vm != disk.domain or disk.domid in beneath or not disk.writable:
             continue
-        if disk.script.endswith(paths.BLOCK_SCRIPT) or "/" not in disk.params:
+        if disk.script.endswith(paths.BLOCK_SCRIPT) or "/" not in disk.params or _resource(world, disk):
             continue
         path = disk.params[disk.params.find("/") :]
         if _left_out(vm, path, config) or not (vm in ours or _by_policy(path, config)):

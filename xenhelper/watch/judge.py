@@ -8,6 +8,7 @@ disks pass through states that mean nothing.
 
 from collections.abc import Callable, Iterable, Mapping
 
+from xenhelper import virt
 from xenhelper.alerts.store import CRITICAL, ERROR, INFO, WARNING
 from xenhelper.beneath import Finding
 from xenhelper.config import Config
@@ -217,6 +218,8 @@ def due(world: World, minutes: int) -> float:
 
 def _windows(world: World) -> Iterable[Wanted]:
     windows = {i.get("vm", ""): float(i.get("age", 0)) for i in world.intents if i.get("kind") == "window"}
+    # libvirt's has both Primary from the pre-copy on (docs/libvirt.md)
+    long = {i.get("vm", "") for i in world.intents if i.get("kind") == "window" and i.get("by") == virt.BY}
     both = {}
     for name, record in world.records.items():
         state = world.state(name)
@@ -231,7 +234,7 @@ def _windows(world: World) -> Iterable[Wanted]:
                 f"{vm}: both hosts are Primary for longer than a migration needs",
                 f"`xenhelper reconcile` on both hosts; `xl list` tells where {vm} runs",
                 vm,
-                settles=BOTH_PRIMARY if vm in windows else LASTS,
+                settles=MIGRATION if vm in long else BOTH_PRIMARY if vm in windows else LASTS,
             )
         elif windows[vm] > MIGRATION:
             yield Wanted(

@@ -2,7 +2,7 @@
 
 import os
 
-from xenhelper import names, paths
+from xenhelper import names, paths, statefile
 from xenhelper.errors import XenhelperError
 from xenhelper.run import run
 from xenhelper.xen.xenstore import Xenstore
@@ -144,21 +144,38 @@ def users_of(store: Xenstore, resource: str, served: bool = False) -> "list[tupl
 
     ``served``: only those that the block script has given it to; another may be being
     created, and be refused yet. Read from the backend folders, which only the toolstack
-    and the block script write.
+    and the block scripts write.
     """
     found = []
     for domid in store.list("backend/vbd"):
         for devid in store.list(f"backend/vbd/{domid}"):
             base = f"backend/vbd/{domid}/{devid}"
-            if store.read(base + "/params") != resource:
-                continue
-            if not (store.read(base + "/script") or "").endswith("/" + paths.BLOCK_SCRIPT):
+            if not is_on(store, base, resource):
                 continue
             if served and store.read(base + "/physical-device") is None:
                 continue
             name = store.read(f"/local/domain/{domid}/name") if domid != "0" else "dom0"
             found.append((int(domid), name or ""))
     return found
+
+
+def is_on(store: Xenstore, base: str, resource: str) -> bool:
+    """Whether the disk with this backend folder is on ``resource``: by our block script, or, as
+    a domain of libvirt has it, on its device itself."""
+    params = store.read(base + "/params") or ""
+    if params == resource:
+        return (store.read(base + "/script") or "").endswith("/" + paths.BLOCK_SCRIPT)
+    if "/" not in params:
+        return False
+    number = store.read(base + "/physical-device") or ""
+    if number and not number.lower().startswith("93:"):  # DRBD's major, 147
+        return False
+    if not number and not params.startswith("/dev/drbd"):
+        return False
+    from xenhelper.virt import devices
+
+    minor = (statefile.read(f"{paths.RESOURCES}/{resource}") or {}).get("minor", "")
+    return params in devices.names_of(resource, minor) or (number.lower() == devices.number_of(minor) != "")
 
 
 def sectors_of(store: Xenstore, resource: str) -> "list[int]":
@@ -168,7 +185,7 @@ def sectors_of(store: Xenstore, resource: str) -> "list[int]":
     for domid, _ in users_of(store, resource):
         for devid in store.list(f"backend/vbd/{domid}"):
             base = f"backend/vbd/{domid}/{devid}"
-            if store.read(base + "/params") == resource:
+            if is_on(store, base, resource):
                 text = store.read(base + "/sectors") or ""
                 found += [int(text)] if text.isdigit() else []
     return found

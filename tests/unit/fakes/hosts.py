@@ -27,6 +27,8 @@ TOOLS = (
     "drbdsetup",
     "modprobe",
     "ssh",
+    "systemctl",
+    "defineXML",  # no program: libvirt's call, for faults to strike
 )
 GIB = 1 << 30
 
@@ -153,7 +155,7 @@ class World:
 
     def env(self, host: str) -> dict[str, str]:
         root = str(self.folder / host)
-        path = str(HERE.parent.parent.parent)
+        path = f"{HERE.parent.parent.parent}:{HERE / 'virt'}"
         return {
             **os.environ,
             "XENHELPER_ROOT": root,

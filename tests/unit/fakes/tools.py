@@ -523,7 +523,7 @@ def main() -> None:
             die("told to fail", 5)
         if name == "ssh":
             fcntl.flock(lock, fcntl.LOCK_UN)  # it takes its time
-        if name != "modprobe":
+        if name not in ("modprobe", "systemctl", "defineXML"):
             globals()[name](args)
         if wrong == "kill-after":
             os.kill(os.getppid(), signal.SIGKILL)
