@@ -189,7 +189,7 @@ def add(disk: Disk) -> None:
                     f"{disk.resource} is in use on this host by {', '.join(users)}", "stop that first"
                 )
             # left by a `remove` that never ran; the other host may be Primary by now, too
-            stepdown.step_down(disk.resource, disk.peer, "", 8.0)
+            stepdown.step_down(disk.resource, disk.peer, _ran_here(disk), 8.0)
             resource = _up(disk)
         resource = _promote(disk, resource, deadline)
         try:
@@ -200,6 +200,15 @@ def add(disk: Disk) -> None:
     finally:
         os.close(held)
     _remember(disk)
+
+
+def _ran_here(disk: Disk) -> str:
+    """The VM, where it certainly was the one that ran on a disk which is Primary still: it
+    last ran here, and this host, the only one that can, never handed it over. Else empty."""
+    if disk.domain != disk.vm or handed.pending(disk.vm):
+        return ""
+    record = statefile.read(f"{paths.VMS}/{disk.vm}") or {}
+    return disk.vm if record.get("last_ran") == disk.record.get("host", "?") else ""
 
 
 def _look(name: str) -> "events.Resource | None":
