@@ -1,8 +1,8 @@
 """doctor: the kinds of finding that test_doctor.py leaves, made on real hosts, found in one run.
 
-Not made: a kernel of another version (both hosts boot one image) and facts of another
-xenhelper's shape. Other versions of DRBD and Xen, and a host without Xen, are files laid over
-those of sysfs that tell them. What is made here is undone with the lab's snapshot.
+Other versions of DRBD and Xen, and a host without Xen, are files laid over those of sysfs that
+tell them; another kernel is what setarch(8) shows; a Xen that was booted without dom0_mem= is
+what xl is made to print. What is made here is undone with the lab's snapshot.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ ARRAY = "modprobe -a loop raid1; mkdir -p /root/md; for n in 0 1; do truncate -s
     "losetup /dev/loop$n /root/md/$n; done; " + md_array("md100", "raid1", [0, 1], 0, 0, 2)  # fmt: skip
 
 
-def _doctor(host: Host) -> str:
-    """What it finds, a line each: ``SEVERITY HOST WHAT; DO``."""
-    answer = json.loads(host.run("xenhelper doctor --json", 400, check=False).out)
+def _doctor(host: Host, through: str = "") -> str:
+    """What it finds, a line each: ``SEVERITY HOST WHAT; DO``. ``through``: a command to run it by."""
+    answer = json.loads(host.run(f"{through} xenhelper doctor --json", 400, check=False).out)
     assert all(one["do"] for one in answer["findings"])
     lines = [f"{one['severity']} {one['host']} {one['what']}; {one['do']}" for one in answer["findings"]]
     print("\n".join(lines))
@@ -165,6 +165,50 @@ def test_every_other_kind_is_found_in_one_run(lab: Lab) -> None:
         ),
     )
     assert missing == []
+
+
+def test_what_the_boot_and_the_kernel_decide(lab: Lab) -> None:
+    alice, bob = lab.hosts
+    _stop_what_mends(lab)
+    for host in lab.hosts:
+        config = re.sub(
+            r"\n\[tuning\].*?(?=\n\[|\Z)", "", host.read("/etc/xenhelper/xenhelper.conf"), flags=re.S
+        )
+        host.write(
+            "/etc/xenhelper/xenhelper.conf", f"{config}\n[tuning]\ndom0_memory = 740\npci_passthrough = yes\n"
+        )
+        # as if Xen had been booted without it
+        xl = product.real_xl(host)
+        host.run(
+            f'cp {xl} /root/xl.real; printf \'#!/bin/sh\\n[ "$1" = info ] || exec /root/xl.real "$@"\\n'
+            f'/root/xl.real "$@" | sed s/dom0_mem=[^[:space:]]*//\\n\' > /root/xl; chmod 755 /root/xl; '
+            f"mount --bind /root/xl {xl}"
+        )
+    # bob has put it where GRUB will find it, and hasn't booted since
+    bob.run("mkdir -p /etc/default/grub.d; xenhelper tune --write", 180, check=False)
+    minor = product.minor(alice, "web1-xvda")
+    alice.run(f"echo 128 > /sys/block/drbd{minor}/queue/read_ahead_kb")
+    alice.run(": > /etc/xen/xl.conf")
+    said = _doctor(alice, "setarch --uname-2.6")
+    missing = _missing(
+        said,
+        (
+            r"hint None the kernel differs: 2\.6\.\S+ on alice, \d+\.\d+\.\S+ on bob",
+            r"warning alice .*read-ahead is 128 KiB instead of \d+ KiB",
+            r"warning alice xl takes memory from dom0 for each guest \(autoballoon\)",
+            r"warning alice .*the IOMMU is off",
+            r"hint bob /etc/default/grub\.d/xenhelper\.cfg is written but not in force; `update-grub`",
+        ),
+    )
+    assert missing == []
+    # a host whose xenhelper tells other things than this one asks for
+    bob.run(
+        'sed -i \'s/^    found\\["unread"\\] = unread$/    found["unread"] = "none"/\' '
+        "/usr/lib/python3/dist-packages/xenhelper/doctor/facts.py && grep -q '= \"none\"' "
+        "/usr/lib/python3/dist-packages/xenhelper/doctor/facts.py; systemctl restart 'xenhelper-peer@*'"
+    )
+    alice.run("systemctl restart 'xenhelper-peer@*'", 60)
+    assert "facts: unread has the wrong type" in _doctor(alice)
 
 
 @pytest.mark.layer("paired")
