@@ -47,7 +47,7 @@ def fence_peer(name: str) -> "tuple[int, str]":
         return REFUSE, "not a resource of xenhelper"
     peer = record["peer"]
     deadline = time.monotonic() + _WITHIN
-    state = events.one(name, _WITHIN - _LEAST)
+    state = events.one(name, _WITHIN - 2 * _LEAST)
     if state is None:
         return REFUSE, "not up"
     # before the peer is asked, too: a migration that shows now may be over by its answer

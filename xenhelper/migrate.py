@@ -15,6 +15,7 @@ from collections.abc import Iterable
 
 from xenhelper import config, destination, hosts, intents, log, names, permits, statefile, virt, volumes
 from xenhelper import paths as where
+from xenhelper.drbd import events
 from xenhelper.errors import PeerFailed, PeerUnreachable, Refused, XenhelperError
 from xenhelper.peer import client
 from xenhelper.window import Window
@@ -106,6 +107,7 @@ def _checked(domain: description.Description, host: str) -> Window:
             f"`xl migrate {vm} {peer}`; {first} gives another host the copy of {peer}"
             + ("" if other else ", once `xenhelper setup HOST` has made it a peer"),
         )
+    _all_in_sync(vm, peer, domain.resources)
     try:
         client.ask(
             peer,
@@ -125,6 +127,21 @@ def _checked(domain: description.Description, host: str) -> Window:
     except PeerFailed as error:
         raise Refused(str(error)) from error
     return Window(vm, domain.resources, peer, settings.host, domain.uuid)
+
+
+def _all_in_sync(vm: str, peer: str, resources: "list[str]") -> None:
+    """What this host knows of itself needn't wait for the peer, which may notice later and in part."""
+    state = events.snapshot()
+    behind = [
+        f"{name} ({state.get(name) or 'not up'})"
+        for name in resources
+        if name not in state or not state[name].in_sync
+    ]
+    if behind:
+        raise Refused(
+            f"{vm} can't move to {peer}: not Connected and UpToDate on both hosts: {'; '.join(behind)}",
+            "see `xenhelper status`",
+        )
 
 
 def _peer(vm: str, resources: "list[str]") -> str:

@@ -4,11 +4,14 @@
 VM`` what the reconciler does, ``verb NAME JSON`` what the peer's server does.
 """
 
+import contextlib
 import json
 import os
 import re
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -151,7 +154,18 @@ class World:
     def run(self, host: str, *args: str) -> "subprocess.CompletedProcess[str]":
         process = self.start(host, *args)
         out, err = process.communicate(timeout=600)
+        if process.returncode < 0:
+            self.settle()
         return subprocess.CompletedProcess(args, process.returncode, out, err)
+
+    def settle(self, seconds: float = 120.0) -> None:
+        """Until nothing of this world runs any more: what the other host was asked for by a
+        command that was killed goes on there, however long this machine takes for it."""
+        mine = f"XH_WORLD={self.folder}\0".encode()
+        end = time.monotonic() + seconds
+        while any(mine in environment for environment in _environments()):
+            assert time.monotonic() < end, "something of this world doesn't end"
+            time.sleep(0.05)
 
     def env(self, host: str) -> dict[str, str]:
         root = str(self.folder / host)
@@ -174,6 +188,13 @@ class World:
     def reset_calls(self) -> None:
         for name in ("calls", "fault", "log"):
             (self.folder / name).unlink(missing_ok=True)
+
+
+def _environments() -> Iterator[bytes]:
+    """Of every process; one that has ended, or isn't ours, has none."""
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            yield path.read_bytes() + b"\0"
 
 
 def replicated(folder: Path, hosts: tuple[str, ...] = ("alice", "bob")) -> World:
