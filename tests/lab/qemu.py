@@ -165,6 +165,11 @@ def start(machine: Machine, snapshot: str | None = None) -> None:
         if not (again and "Failed to load snapshot" in result.stderr):
             break
         print(f"{machine.name}: {result.stderr.strip().splitlines()[-1]}: once more", flush=True)
+    if "Could not set up host forwarding" in result.stderr:
+        raise QemuError(
+            f"{machine.name}: port {machine.ssh_port} of 127.0.0.1 is in use; "
+            "`LAB_SSH_PORT=22900 make …` takes others"
+        )
     if result.returncode:
         raise QemuError(f"{machine.name}: {result.stderr.strip()}")
 

@@ -1,5 +1,6 @@
 """status: the contract's JSON from real tools' output, and what each bad state says."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,13 @@ def test_a_resource_that_is_down_and_one_that_stands_alone() -> None:
     assert "resource web1-xvda isn't up" in problems(answer)
     alone = world()
     alone.kernel["web1-xvda"].connection = "StandAlone"
-    assert "`xenhelper reconcile` connects it" in problems(judge.status(alone))
+    shown = (CAPTURED / "drbdsetup-show-disconnected-alice.txt").read_text()
+    alone.settings = show.parse(re.sub(r"    (net|_remote_host) \{.*?\n    \}\n", "", shown, flags=re.DOTALL))
+    assert alone.settings["web1-xvda"].protocol == "C"
+    answer = judge.status(alone)
+    assert "`xenhelper reconcile` connects it" in problems(answer)
+    # drbdsetup prints no connection then, so no protocol either; that isn't protocol C
+    assert answer["vms"][0]["disks"][0]["protocol"] == "A" and "instead of" not in problems(answer)
 
 
 def test_where_a_vm_runs_is_what_either_host_says() -> None:

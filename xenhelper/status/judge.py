@@ -168,7 +168,10 @@ def _disk(
         "peer_role": state.peer_role if state else "Unknown",
         "disk_state": state.disk if state else "Unconfigured",
         "peer_disk_state": state.peer_disk if state else "DUnknown",
-        "protocol": settings.protocol if settings else record.get("protocol") or world.protocol,
+        # without a connection's settings (StandAlone): what the next one takes
+        "protocol": settings.protocol
+        if settings and settings.remote
+        else record.get("protocol") or world.protocol,
         "two_primaries": settings.two_primaries if settings else False,
         "sync_percent": sync_percent(state) if state else None,  # and what more.py adds to it
         "out_of_sync_bytes": state.out_of_sync if state else None,
@@ -251,7 +254,7 @@ def _disk_problems(
     if disk["two_primaries"]:
         add(ERROR, "two Primaries are allowed and no migration is under way", "`xenhelper reconcile`")
     steady = hotplug.steady({"protocol": steady}, state)
-    if disk["protocol"] != steady:
+    if state.connection != "StandAlone" and disk["protocol"] != steady:
         add(WARNING, f"protocol {disk['protocol']} instead of {steady}", "`xenhelper reconcile`")
     return found
 
