@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -351,9 +352,25 @@ def ssh(monkeypatch: pytest.MonkeyPatch) -> Answer:
     return set_answer
 
 
-def test_ssh_failures_say_what_to_type(ssh: Answer) -> None:
+def test_ssh_failures_say_what_to_type(ssh: Answer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "ROOT", str(tmp_path))
     ssh("", "root@bob: Permission denied (publickey).\n", 255)
-    with pytest.raises(XenhelperError, match="Permission denied.*ssh-copy-id root@bob"):
+    with pytest.raises(XenhelperError, match="Permission denied.*no ssh key here: `ssh-keygen -t ed25519`"):
+        remote.Remote("bob").handle({"op": "facts"})
+    (tmp_path / "root/.ssh").mkdir(parents=True)
+    (tmp_path / "root/.ssh/id_dsa.pub").write_text("ssh-dss 'A' $(reboot)\n")
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPp4h2ZWrhQ0lzzyfYPNq5lXX7k1J8rC6rVfE0kQHJ5d"
+    (tmp_path / "root/.ssh/id_ed25519.pub").write_text(f"{key} root@alice (a comment)\n")
+    with pytest.raises(XenhelperError, match="Permission denied.*paste on bob, as root: `") as denied:
+        remote.Remote("bob").handle({"op": "facts"})
+    line = str(denied.value).split("`")[1].replace("/root/.ssh", f"{tmp_path}/there")
+    subprocess.run(["sh", "-c", line], check=True)
+    subprocess.run(["sh", "-c", line], check=True)
+    there = tmp_path / "there/authorized_keys"
+    assert there.read_text() == f"{key} root@{os.uname().nodename}\n" * 2
+    assert there.parent.stat().st_mode & 0o777 == 0o700
+    ssh("", "Host key verification failed.\n", 255)
+    with pytest.raises(XenhelperError, match="verification failed; log in once by that name"):
         remote.Remote("bob").handle({"op": "facts"})
     ssh("", "ssh: Could not resolve hostname bob", 255)
     with pytest.raises(XenhelperError, match="see that `ssh root@bob` works"):

@@ -59,7 +59,7 @@ def check(pair: Pair) -> list[Finding]:
                     host,
                     None,
                     f"{host}: root's ssh to {other}, which `xl migrate` needs, fails: {facts.root_ssh}",
-                    f"`ssh-copy-id root@{other}` on {host}, and log in once by that name",
+                    f"`xenhelper setup {other}` on {host} says what to paste there; log in once by that name",
                 )
             )
         found += [

@@ -1,14 +1,19 @@
 """Reach the peer before there is a channel: over root's own ssh, as `xl migrate` does."""
 
+import glob
 import json
+import os
+import re
 from typing import Any
 
-from xenhelper import __version__, names
+from xenhelper import __version__, names, paths
 from xenhelper.errors import CommandFailed, PeerFailed, UsageError, XenhelperError
 from xenhelper.peer import messages
 from xenhelper.run import run
 from xenhelper.setup.half import agent
 
+# a public key's type and base64 (sshd(8), AUTHORIZED_KEYS): it is printed for a shell
+_PUBLIC = re.compile(r"[a-z0-9@.-]{4,60} [A-Za-z0-9+/]{40,1900}={0,2}")
 COMMAND = "/usr/sbin/xenhelper setup-half"
 
 
@@ -49,10 +54,12 @@ class Remote:
         except CommandFailed as error:
             raise XenhelperError(f"{self.typed} gave no answer within {timeout:g} s", "try again") from error
         if result.status == 255:
-            said = _last(result.stderr)
+            said = _last(result.stderr).rstrip(".")
             do = f"see that `ssh {self.destination}` works from here; `xl migrate` needs it too"
-            if "denied" in said or "verification" in said:
-                do = f"`xl migrate` needs it too: `ssh-copy-id {self.destination}`"
+            if "denied" in said:
+                do = _let_in(self.typed)
+            elif "verification" in said:
+                do = f"log in once by that name, `ssh {self.destination}`, and look at the key it shows"
             raise XenhelperError(f"no ssh to {self.destination}: {said}", do)
         if result.status in (126, 127):
             raise NotInstalled(
@@ -90,6 +97,23 @@ class Remote:
                 f"{self.typed}: installing {package} there failed: {_last(result.stderr)}",
                 f"there: apt install ./xenhelper_{__version__}_all.deb",
             )
+
+
+def _let_in(typed: str) -> str:
+    """What lets this host's root in there, where no password does (sshd's default for root):
+    one line to paste. A key is needed here first; `xl migrate` uses it, too."""
+    for path in sorted(glob.glob(paths.ROOT + "/root/.ssh/id_*.pub")):
+        try:
+            with open(path, encoding="ascii") as file:
+                key = " ".join(file.read(2000).split()[:2])
+        except (OSError, UnicodeDecodeError):
+            continue
+        if _PUBLIC.fullmatch(key):
+            return (
+                f"paste on {typed}, as root: `install -d -m 700 /root/.ssh && echo '{key} "
+                f"root@{os.uname().nodename}' >>/root/.ssh/authorized_keys`, then run this again"
+            )
+    return "root has no ssh key here: `ssh-keygen -t ed25519`, then run this again for what to paste there"
 
 
 def _last(text: str) -> str:
