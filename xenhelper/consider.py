@@ -18,6 +18,7 @@ from xenhelper import (
     policy,
     provision,
     replicate_peer,
+    room,
     shelf,
     virt,
     vmfile,
@@ -52,7 +53,8 @@ class Request:
 class Considered:
     """What is to be done for a request, with the facts it was decided from.
 
-    ``keep``: resource by vdev of disks that have one; ``fresh``: those that get one now.
+    ``keep``: resource by vdev of disks that have one; ``fresh``: those that get one now;
+    ``pools``: this host's thin pools.
     """
 
     request: Request
@@ -61,6 +63,7 @@ class Considered:
     records: Mapping[str, Mapping[str, str]]
     groups: Mapping[str, volumes.Group]
     peer: str
+    pools: room.Pools = field(default_factory=dict)
 
     @property
     def replicated(self) -> tuple[policy.Decision, ...]:
@@ -94,6 +97,7 @@ class Look:
     storable: bool
     link: Mapping[str, Any] = field(default_factory=dict)
     left_over: bool = False
+    pools: room.Pools = field(default_factory=dict)
 
 
 def rules(settings: config.Config) -> policy.Rules:
@@ -137,7 +141,7 @@ def consider(request: Request) -> Considered:
         names.check_vm(vm)
         _check_toolstack(request)
         peer = peer_of(vm, request.peer, settings, decisions, records)
-    return Considered(request, settings, tuple(decisions), records, groups, peer)
+    return Considered(request, settings, tuple(decisions), records, groups, peer, room.pools(known))
 
 
 def _check_toolstack(request: Request) -> None:
@@ -202,20 +206,29 @@ def _roomiest(vm: str, able: Sequence[config.Peer], wanted: Sequence[volumes.Vol
     """Of several peers, the one that would have the most space left. Raises PeerUnreachable
     when none answers, Refused when none has the room."""
     need: dict[str, dict[str, int]] = {}
-    for peer in able:
-        sizes: dict[str, int] = {}
-        for volume in wanted:
-            group = peer.volume_groups.get(volume.group, "")
-            sizes[group] = sizes.get(group, 0) + volume.size + volumes.meta_bytes(volume.size, 1 << 20)
-        if "" not in sizes:
-            need[peer.name] = sizes
     free: dict[str, dict[str, int]] = {}
     silent = []
-    for name in need:
+    for peer in able:
+        places = [(volume, peer.volume_groups.get(volume.group, "")) for volume in wanted]
+        if not all(group for _, group in places):
+            continue
         try:
-            free[name] = _free(ask(name, "facts", {}, timeout=10.0).get("volume_groups"))
+            said = ask(peer.name, "facts", {}, timeout=10.0)
         except (PeerUnreachable, PeerFailed) as error:
             silent.append(error.what)
+            continue
+        side = room.Side(peer.name, {}, room.from_json(said.get("pools")))
+        # a thin pool has a slash in its name here, which no group has
+        pools = {
+            f"{group}/{name}": one.free for group, all_ in side.pools.items() for name, one in all_.items()
+        }
+        free[peer.name] = _free(said.get("volume_groups")) | pools
+        sizes = need.setdefault(peer.name, {})
+        for volume, group in places:
+            pool = room.choose(volume.pool, group, side)[0] if volume.pool else ""
+            where = f"{group}/{pool}" if pool else group
+            more = volume.used if pool else volume.size + volumes.meta_bytes(volume.size, 1 << 20)
+            sizes[where] = sizes.get(where, 0) + more
     if not free and silent:
         raise PeerUnreachable(f"no peer that could take {vm}'s replica answers: {'; '.join(silent)}")
     chosen = policy.roomiest(need, free)
@@ -270,6 +283,7 @@ def look(found: Considered, timeout: float = 20.0, tidy: bool = False) -> Look:
         answer["storable"],
         answer["link"],
         answer.get("left_over") is True,
+        room.from_json(answer.get("pools")),
     )
 
 
@@ -287,19 +301,35 @@ def check(found: Considered, there: Look) -> None:
     text = resfile.read(vm)
     if text is not None and not resfile.is_ours(text, vm):
         raise Refused(f"{resfile.path(vm)} isn't xenhelper's", "move it away, or rename the VM")
-    need: dict[str, int] = {}
-    need_here: dict[str, int] = {}
     for item in found.fresh:
         assert item.volume is not None
         _check_unused(found, item.volume)
-        group = check_copy(found, there, item.volume)
-        extent = int(there.groups[group]["extent"])
-        need[group] = need.get(group, 0) + item.volume.size + volumes.meta_bytes(item.volume.size, extent)
-        here = item.volume.group
-        meta = volumes.meta_bytes(item.volume.size, found.groups[here].extent)
-        need_here[here] = need_here.get(here, 0) + meta
-    check_room(peer, {name: int(there.groups[name]["free"]) for name in need}, need)
-    check_room(found.settings.host, {name: found.groups[name].free for name in need_here}, need_here)
+        check_copy(found, there, item.volume)
+    places(found, there)
+
+
+def places(found: Considered, there: Look, meta_here: bool = True) -> list[room.Place]:
+    """Where the copies of the fresh disks go, in their order (pure). ``meta_here``: whether this
+    host's metadata is made, too. Precondition: check_copy() of each. Raises Refused."""
+    groups = found.settings.peer(found.peer).volume_groups
+    disks = [room.Disk(item.volume, groups[item.volume.group]) for item in found.fresh if item.volume]
+    here = room.Side(found.settings.host, found.groups, found.pools)
+    theirs = {
+        name: volumes.Group(name, 0, int(facts["free"]), int(facts["extent"]))
+        for name, facts in there.groups.items()
+    }
+    return room.place(here, room.Side(found.peer, theirs, there.pools), disks, meta_here)
+
+
+def words(found: Considered, placed: Sequence[room.Place]) -> dict[str, str]:
+    """What is to be said of thin disks among the fresh ones, by vdev."""
+    groups = found.settings.peer(found.peer).volume_groups
+    said = {
+        item.vdev: room.word(item.volume, groups[item.volume.group], place, found.peer)
+        for item, place in zip(found.fresh, placed, strict=True)
+        if item.volume
+    }
+    return {vdev: text for vdev, text in said.items() if text}
 
 
 def check_place(vm: str, peer: str, there: Look) -> None:
@@ -360,20 +390,6 @@ def _still_open(volume: volumes.Volume) -> bool:
         return True
     time.sleep(0.7)
     return any(other.full_name == volume.full_name and other.open for other in volumes.volumes())
-
-
-def check_room(host: str, free: Mapping[str, int], need: Mapping[str, int]) -> None:
-    """Raises Refused when a volume group of ``host`` has less free than it needs (pure)."""
-    for name, size in need.items():
-        if free[name] < size:
-            raise Refused(
-                f"volume group {name} on {host} has {_mib(free[name])} free, but {_mib(size)} are needed",
-                "enlarge it or remove volumes there",
-            )
-
-
-def _mib(size: int) -> str:
-    return f"{size / 1048576:.0f} MiB"
 
 
 def check_here(vm: str) -> None:

@@ -7,10 +7,10 @@ for this VM between these two hosts, at the addresses that both are configured f
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from xenhelper import config, intents, names, provision, replicate_peer, virt, vmfile
+from xenhelper import config, intents, names, provision, replicate_peer, virt, vmfile, volumes
 from xenhelper.drbd import proc, resfile
 from xenhelper.errors import PeerFailed, PeerUnreachable, Refused, XenhelperError
 from xenhelper.peer.client import ask
@@ -22,7 +22,8 @@ from xenhelper.xen import vmconfig
 class Told:
     """``plan``: all of the VM's disks, seen from here, none to be made. ``states``: of each
     resource, the disk state over there. ``config``, ``text``, ``sha256``: its config's path
-    (may be ''), text ('': none that could be stored here) and what was agreed on."""
+    (may be ''), text ('': none that could be stored here) and what was agreed on. ``thin``: of
+    each resource that is thin over there, its pool and the bytes it takes up."""
 
     plan: Plan
     states: dict[str, str]
@@ -30,6 +31,7 @@ class Told:
     text: str
     sha256: str
     last_ran: str
+    thin: Mapping[str, tuple[str, int]] = field(default_factory=dict)
 
 
 def unhindered(vm: str) -> None:
@@ -81,7 +83,18 @@ def checked(settings: config.Config, vm: str, peer: str, answer: Mapping[str, An
         path = text = ""  # nothing of the peer's is written outside a place for configs
     if text and not vmfile.is_of(text, vm):
         raise XenhelperError(f"{vm}: what {peer} has at {path} isn't its config", "see there")
-    return Told(here, dict(states or {}), path, text, sha256, last_ran)
+    return Told(here, dict(states or {}), path, text, sha256, last_ran, _thin(vm, peer, answer.get("thin")))
+
+
+def _thin(vm: str, peer: str, said: object) -> dict[str, tuple[str, int]]:
+    """Raises XenhelperError. An older peer says nothing of it."""
+    try:
+        found = {str(name): (one["pool"], one["used"]) for name, one in dict(said or {}).items()}  # type: ignore[call-overload]
+        if all(volumes.valid_name(pool) and 0 <= used < 1 << 60 for pool, used in found.values()):
+            return found
+    except (TypeError, ValueError, KeyError, IndexError):
+        pass
+    raise XenhelperError(f"{vm}: what {peer} tells of its thin volumes can't be read")
 
 
 def store_config(told: Told) -> str:
@@ -123,6 +136,7 @@ def serve(peer: str, args: dict[str, Any]) -> dict[str, Any]:
     text = vmfile.read(path) if vmfile.storable(path) else None
     states = proc.read()[1]
     disks = {name: states.get(int(item["minor"])) for name, item in records.items()}
+    known = volumes.volumes()
     return {
         "plan": _plan(vm, records).to_json(),
         "disks": {name: state.disk if state else "not up" for name, state in disks.items()},
@@ -130,6 +144,11 @@ def serve(peer: str, args: dict[str, Any]) -> dict[str, Any]:
         "text": text if text is not None and vmfile.is_of(text, vm) else "",
         "sha256": record.get("sha256", ""),
         "last_ran": record.get("last_ran", ""),
+        "thin": {
+            name: {"pool": volume.pool, "used": volume.used}
+            for name, item in records.items()
+            if (volume := volumes.resolve(item.get("volume", ""), known)) is not None and volume.pool
+        },
     }
 
 

@@ -6,6 +6,7 @@ already, so that the command, or the reconciler, goes on from the intent whereve
 earlier run stopped. DRBD takes no new size during a resync: the intent waits for its end.
 """
 
+import json
 import os
 import time
 from collections.abc import Mapping
@@ -20,11 +21,12 @@ from xenhelper import (
     names,
     paths,
     provision,
+    room,
     statefile,
     units,
     volumes,
 )
-from xenhelper.drbd import events, verbs
+from xenhelper.drbd import events, knobs, verbs
 from xenhelper.errors import CommandFailed, PeerFailed, PeerUnreachable, Refused, XenhelperError
 from xenhelper.growth import Side
 from xenhelper.peer.client import ask
@@ -182,8 +184,9 @@ def _able(vm: str, name: str, peer: str) -> events.Resource:
 
 def _side(record: Mapping[str, str]) -> Side:
     """This host's end of a disk. Raises XenhelperError when a volume isn't what its tags say."""
-    data, meta, groups = _volumes(record)
+    data, meta, groups, known = _volumes(record)
     group, other = groups[data.group], groups[meta.group]
+    pool = room.pools(known).get(data.group, {}).get(data.pool)
     return Side(
         os.uname().nodename,
         data.path,
@@ -194,12 +197,16 @@ def _side(record: Mapping[str, str]) -> Side:
         group.free,
         other.extent,
         data.kind,
+        data.pool,
+        pool.free if pool is not None else 0,
+        knobs.checked(json.loads(record.get("knobs", "{}"))).rs_discard_granularity > 0,
     )
 
 
 def _volumes(
     record: Mapping[str, str],
-) -> "tuple[volumes.Volume, volumes.Volume, dict[str, volumes.Group]]":
+) -> "tuple[volumes.Volume, volumes.Volume, dict[str, volumes.Group], list[volumes.Volume]]":
+    """Data, metadata, and all groups and volumes of this host."""
     if record["meta"] == INTERNAL:
         raise Refused(
             f"{record['resource']} was made by hand with its metadata on its own volume, which isn't grown "
@@ -221,13 +228,13 @@ def _volumes(
                 f"{path} on {os.uname().nodename} isn't marked as {record['resource']}'s by its tags"
             )
         found.append(volume)
-    return found[0], found[1], groups
+    return found[0], found[1], groups, known
 
 
 def _extend(record: Mapping[str, str], target: int) -> None:
     """This host's volumes to ``target`` bytes of data: room for metadata comes first (there
     is some, by _decide; a smaller one is left from another version)."""
-    data, meta, groups = _volumes(record)
+    data, meta, groups, _ = _volumes(record)
     volumes.extend(meta, volumes.meta_bytes(target, groups[meta.group].extent))
     volumes.extend(data, target)
 

@@ -17,7 +17,9 @@ MAX = 1 << 60
 
 @dataclass(frozen=True)
 class Side:
-    """One host's volumes of a disk; all sizes in bytes. ``kind``: see volumes.Volume."""
+    """One host's volumes of a disk; all sizes in bytes. ``kind``: see volumes.Volume. ``pool``:
+    of a thin one, its pool, and what that has free; ``sparse``: what is new stays unallocated
+    (room.granularity)."""
 
     host: str
     volume: str
@@ -28,19 +30,29 @@ class Side:
     free: int
     meta_extent: int
     kind: str = "-"
+    pool: str = ""
+    pool_free: int = 0
+    sparse: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Without what only thin ones have, where it isn't: an older peer knows no such."""
+        return {key: value for key, value in asdict(self).items() if self.pool or key not in _THIN}
+
+
+_THIN = ("pool", "pool_free", "sparse")
 
 
 def side_from_json(data: Mapping[str, Any]) -> Side:
     """What the peer said of its end. Raises XenhelperError."""
     try:
         side = Side(**data)
+        if type(side.pool) is not str:
+            raise TypeError("pool isn't a name")
     except TypeError as error:
         raise XenhelperError(f"the peer's volumes can't be read ({error})") from error
-    numbers = (side.size, side.meta_size, side.extent, side.free, side.meta_extent)
-    if not all(type(number) is int and 0 <= number < MAX for number in numbers) or not side.extent:
+    numbers = (side.size, side.meta_size, side.extent, side.free, side.meta_extent, side.pool_free)
+    sane = not side.pool or volumes.valid_name(side.pool)
+    if not sane or not all(type(n) is int and 0 <= n < MAX for n in numbers) or not side.extent:
         raise XenhelperError("the peer's volumes have sizes out of range")
     return side
 
@@ -77,7 +89,15 @@ def check(name: str, size: int, target: int, sides: tuple[Side, Side]) -> None:
                 f"{side.volume} on {side.host} has a snapshot, and LVM grows none that has",
                 "remove the snapshot (`lvs` shows it), then try again",
             )
-        need = max(0, target - side.size) if side.kind != "V" else 0
+        more = max(0, target - side.size)
+        # DRBD's resync of what is new fills it, unless it can leave it out
+        if side.pool and more and side.pool_free < (1 if side.sparse else more):
+            raise Refused(
+                f"the thin pool {side.pool} of {side.volume} on {side.host} has {_mib(side.pool_free)} free"
+                + ("" if side.sparse else f", but {_mib(more)} are needed"),
+                f"`lvextend --size +{_whole(more)}M {side.volume.split('/')[2]}/{side.pool}` there",
+            )
+        need = more if side.kind != "V" else 0
         need += meta_target(side, target) - side.meta_size
         if need > side.free:
             raise Refused(
@@ -85,6 +105,10 @@ def check(name: str, size: int, target: int, sides: tuple[Side, Side]) -> None:
                 f"but {_mib(need)} are needed",
                 "enlarge it (`vgextend`) or remove volumes there",
             )
+
+
+def _whole(size: int) -> int:
+    return -(-size // (1 << 20))
 
 
 def _mib(size: int) -> str:

@@ -30,6 +30,9 @@ class Disk:
     ``taken``: an administrator made it by hand, and it was, or is now, taken over with all
     that it has. Its metadata is then where ``meta`` says (a volume's path, or ``internal``),
     and its volume may have another name on the peer.
+
+    ``pool``, ``meta_pool``: the thin pool that the volume, and its metadata, are in or come to
+    be in; '' where that is the group itself, or nothing is made.
     """
 
     vdev: str
@@ -49,6 +52,10 @@ class Disk:
     meta: str = ""
     peer_meta: str = ""
     peer_name: str = ""
+    pool: str = ""
+    meta_pool: str = ""
+    peer_pool: str = ""
+    peer_meta_pool: str = ""
 
     @property
     def meta_name(self) -> str:
@@ -95,6 +102,10 @@ class Plan:
                 peer_meta=disk.meta,
                 meta_size=disk.peer_meta_size,
                 peer_meta_size=disk.meta_size,
+                pool=disk.peer_pool,
+                peer_pool=disk.pool,
+                meta_pool=disk.peer_meta_pool,
+                peer_meta_pool=disk.meta_pool,
             )
             for disk in self.disks
         )
@@ -154,7 +165,16 @@ class Plan:
         """For an intent or a request. Both hold the secrets: 0600 and ssh."""
         found = asdict(self)
         found["resources"] = found.pop("disks")
+        for tree, disk in zip(found["resources"], self.disks, strict=True):
+            tree["knobs"] = disk.knobs.to_json()
+            # what only thin ones have: an older peer knows no such
+            for key in _POOLS:
+                if not tree[key]:
+                    del tree[key]
         return found
+
+
+_POOLS = ("pool", "meta_pool", "peer_pool", "peer_meta_pool")
 
 
 def _paths(disk: Disk) -> tuple[str, str]:
@@ -218,7 +238,8 @@ def _check(plan: Plan) -> None:
         numbers = (disk.minor, disk.port, disk.size, disk.meta_size, disk.peer_meta_size)
         sane = sane and all(number >= 0 for number in numbers)
         sane = sane and disk.minor < 1 << 20 and 0 < disk.port < 65536 and 0 < disk.size < 1 << 60
-        sane = sane and (not disk.peer_name or volumes.valid_name(disk.peer_name))
+        pools = (getattr(disk, key) for key in _POOLS)
+        sane = sane and all(not name or volumes.valid_name(name) for name in (disk.peer_name, *pools))
         sane = sane and all(_valid_meta(meta, disk.taken) for meta in (disk.meta, disk.peer_meta))
         if sane and disk.fresh and not disk.taken:
             sane = min(disk.meta_size, disk.peer_meta_size) >= volumes.meta_bytes(disk.size, 512)

@@ -73,8 +73,8 @@ def make_volumes(plan: Plan, role: str) -> None:
     for disk in plan.fresh:
         tags = volumes.tags_for(plan.vm, disk.resource, disk.minor, disk.port, plan.id)
         if role == TARGET:
-            volumes.create(disk.group, disk.name, disk.size, tags)
-        volumes.create(disk.group, disk.meta_name, disk.meta_size, tags)
+            volumes.create(disk.group, disk.name, disk.size, tags, disk.pool)
+        volumes.create(disk.group, disk.meta_name, disk.meta_size, tags, disk.meta_pool)
 
 
 def _write_resource_file(plan: Plan, first: bool) -> str:

@@ -123,6 +123,7 @@ def reconcile(vms: "list[str] | None" = None, dry_run: bool = False) -> "list[st
     if vms is None:
         left += _wanted(dry_run)
         left += _moved_away(dry_run)
+        left += _pools(records, dry_run)
         if not dry_run and os.path.isdir(f"{paths.RUN}/verifying"):
             from xenhelper.verify import stop
 
@@ -140,6 +141,19 @@ def _wanted(dry_run: bool) -> "list[str]":
     from xenhelper import autostart
 
     return autostart.start_wanted(dry_run)
+
+
+def _pools(records: "list[dict[str, str]]", dry_run: bool) -> "list[str]":
+    """Thin pools that fill up: told as alerts, since nothing here can be put right."""
+    from xenhelper import pools
+
+    if dry_run:
+        return []
+    try:
+        pools.note(records)
+    except XenhelperError as error:
+        return [str(error)]
+    return []
 
 
 def _moved_away(dry_run: bool) -> "list[str]":

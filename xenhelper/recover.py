@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable
 
-from xenhelper import intents, log, names, paths, splitbrain, statefile, volumes
+from xenhelper import intents, log, names, paths, room, splitbrain, statefile, volumes
 from xenhelper.drbd import bringup, events, verbs
 from xenhelper.errors import CommandFailed, PeerUnreachable, Refused, UsageError, XenhelperError
 from xenhelper.xen import domains
@@ -163,7 +163,8 @@ def give_up(vm: str, split: list[str], dry: bool) -> list[str]:
 
 def snapshot(name: str, since: str) -> str:
     """Keep the volume of ``name`` as it is now, once per split brain, if there is room.
-    Returns a line that says which. A snapshot that overflows later spoils itself only."""
+    Returns a line that says which. A snapshot that overflows later spoils itself only; a thin
+    one takes from its pool what the resync changes, which spoils all volumes of a full pool."""
     record = statefile.read(f"{paths.RESOURCES}/{name}") or {}
     tag = f"xenhelper.discarded={names.check_resource(name)}/{since}"
     known, groups = volumes.facts()
@@ -177,9 +178,16 @@ def snapshot(name: str, since: str) -> str:
     group = groups[origin.group]
     most = origin.size + group.extent  # more than the whole volume never changes
     least = min(most, 2 * (state.out_of_sync if state else origin.size) + _MARGIN)
-    size = min(most, group.free // group.extent * group.extent)
+    size, where, free = min(most, group.free // group.extent * group.extent), origin.group, group.free
+    if origin.pool:
+        pool = room.pools(known).get(origin.group, {}).get(origin.pool)
+        where, free = f"pool {origin.group}/{origin.pool}", pool.free if pool is not None else 0
+        changes = state.out_of_sync if state else origin.size
+        # each block of 4 KiB may have a chunk of the pool copied, once
+        chunks = changes // 4096 * (pool.chunk if pool is not None else 0)
+        size, least = free, min(changes + origin.used, chunks) + _MARGIN
     if size < least:
-        return f"{name}: no snapshot: {origin.group} has {group.free >> 20} MiB free, too few"
+        return f"{name}: no snapshot: {where} has {free >> 20} MiB free, too few"
     label = f"{origin.name}_discarded_{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"
     if not volumes.valid_name(label):
         return f"{name}: no snapshot: {label} is too long a name"

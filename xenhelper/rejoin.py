@@ -14,11 +14,13 @@ from xenhelper import (
     config,
     described,
     intents,
+    log,
     names,
     plan,
     provision,
     rebuild,
     replicate_peer,
+    room,
     statefile,
     units,
     volumes,
@@ -51,12 +53,16 @@ def run(vm: str, dry: bool = False) -> list[str]:
         known, groups = volumes.facts(*(disk.group for disk in told.plan.disks))
         here = lost(told.plan, settings, known, groups)
         _check(here, told.states, groups)
+        here, said = placed(here, room.Side(settings.host, groups, room.pools(known)), told.thin)
         lines = [
             f"{disk.resource}: /dev/{disk.group}/{disk.name} of {units.size(disk.size)}"
+            f"{said.get(disk.resource, '')}"
             for disk in here.fresh
         ]
         if dry:
             return [f"would make {line} and fill it from {here.peer}" for line in lines]
+        for name, text in said.items():
+            log.event("note", f"{name}{text}", vm=vm, resource=name)
         _make(here)
         provision.commit_intent(here, provision.TARGET)
         provision.write_records(here)
@@ -113,6 +119,27 @@ def lost(
     return replace(here, disks=tuple(disks))
 
 
+def placed(
+    here: plan.Plan, side: room.Side, thin: Mapping[str, tuple[str, int]]
+) -> tuple[plan.Plan, dict[str, str]]:
+    """The plan with the pools that its fresh disks go to, and what is to be said of those that
+    are ``thin`` on the peer (their pool there and the bytes they take up), by resource (pure).
+    Raises Refused when there isn't room."""
+    lost_ = []
+    for disk in here.fresh:
+        pool, used = thin.get(disk.resource, ("", disk.size))
+        step = disk.knobs.rs_discard_granularity
+        lost_.append(room.Lost(disk.resource, disk.group, disk.size, pool, used, step))
+    made, said = {}, {}
+    for disk, (pool, meta_pool, why) in zip(here.fresh, room.again(side, lost_), strict=True):
+        made[disk.resource] = replace(disk, pool=pool, meta_pool=meta_pool)
+        if pool:
+            said[disk.resource] = f", thin, in pool {disk.group}/{pool}"
+        elif why:
+            said[disk.resource] = f", an ordinary volume, not thin as on {here.peer}: {why}"
+    return replace(here, disks=tuple(made.get(disk.resource, disk) for disk in here.disks)), said
+
+
 def _require_there(disk: plan.Disk, peer: str, there: set[str]) -> None:
     """What was made by hand is made anew by hand. Raises Refused."""
     for path in (f"/dev/{disk.group}/{disk.name}", disk.meta):
@@ -125,7 +152,6 @@ def _require_there(disk: plan.Disk, peer: str, there: set[str]) -> None:
 
 
 def _check(here: plan.Plan, there: Mapping[str, str], groups: Mapping[str, volumes.Group]) -> None:
-    need: dict[str, int] = {}
     states = events.snapshot()
     for disk in here.fresh:
         copy = there.get(disk.resource, "unknown")
@@ -143,14 +169,6 @@ def _check(here: plan.Plan, there: Mapping[str, str], groups: Mapping[str, volum
         if state is not None and state.disk not in ("Diskless", "Failed"):
             raise Refused(
                 f"{disk.resource} is up here and has a disk ({state.disk})", "see `xenhelper status`"
-            )
-        need[disk.group] = need.get(disk.group, 0) + disk.size + disk.meta_size
-    for group, size in need.items():
-        if size > groups[group].free:
-            raise Refused(
-                f"volume group {group} has {units.size(groups[group].free)} free, but {units.size(size)} are "
-                "needed",
-                "enlarge it or remove volumes there",
             )
     rebuild.check_numbers(here)
     text = resfile.read(here.vm)

@@ -31,6 +31,7 @@ from xenhelper import (
     rehome,
     replicate,
     replicate_peer,
+    room,
     units,
     vmfile,
     volumes,
@@ -102,10 +103,11 @@ def run(vm: str, peer: str, dry: bool = False) -> list[str]:
         known, groups = volumes.facts()
         halves = [_half(record, known) for record in records.values()]
         request = _request(vm)
-        found = _considered(settings, request or _bare(vm), peer, halves, groups)
+        found = _considered(settings, request or _bare(vm), peer, halves, groups, room.pools(known))
         there = consider.look(found, tidy=not dry)
         check_there(found, there)
         told = _config(request, peer, there) if request is not None else None
+        said = consider.words(found, consider.places(found, there, meta_here=False))
         lines = [
             f"{half.resource}: /dev/{settings.peer(peer).volume_groups[half.data.group]}/{half.data.name} of "
             f"{units.size(half.data.size)} on {peer}"
@@ -115,8 +117,10 @@ def run(vm: str, peer: str, dry: bool = False) -> list[str]:
         if dry:
             theirs = ask(peer, "replicate-survey", numbers.survey_args(found), timeout=20.0)
             _ports(found, halves, numbers.survey_of(theirs))
-            return [*(f"make {line} and fill it from here" for line in lines), f"leave {kept}"]
+            thin = [f"disk {vdev}: {text}" for vdev, text in said.items()]
+            return [*(f"make {line} and fill it from here" for line in lines), *thin, f"leave {kept}"]
         replicate.mention_missing(found, there)
+        replicate.mention_thin(found, consider.places(found, there, meta_here=False))
         ours, answer = numbers.leases(found)
         try:
             plan = _plan(found, there, halves, _ports(found, halves, numbers.survey_of(answer)))
@@ -228,6 +232,7 @@ def _considered(
     peer: str,
     halves: Sequence[Half],
     groups: Mapping[str, volumes.Group],
+    pools: room.Pools,
 ) -> Considered:
     """As for a first create: every disk is to get its copy on ``peer``."""
     decisions = [
@@ -235,7 +240,7 @@ def _considered(
         for half in halves
     ]
     records = {half.resource: half.record for half in halves}
-    return Considered(request, settings, tuple(decisions), records, groups, peer)
+    return Considered(request, settings, tuple(decisions), records, groups, peer, pools)
 
 
 def check_there(found: Considered, there: Look) -> None:
@@ -246,13 +251,10 @@ def check_there(found: Considered, there: Look) -> None:
     consider.check_place(vm, peer, there)
     if there.resource_file:
         raise Refused(f"{peer} has resources of a VM {vm} already", f"`xenhelper status` on {peer}")
-    need: dict[str, int] = {}
     for item in found.decisions:
         assert item.volume is not None
-        group = consider.check_copy(found, there, item.volume)
-        extent = int(there.groups[group]["extent"])
-        need[group] = need.get(group, 0) + item.volume.size + volumes.meta_bytes(item.volume.size, extent)
-    consider.check_room(peer, {name: int(there.groups[name]["free"]) for name in need}, need)
+        consider.check_copy(found, there, item.volume)
+    consider.places(found, there, meta_here=False)
 
 
 def _ports(found: Considered, halves: Sequence[Half], theirs: allocate.Survey) -> dict[str, int]:
@@ -280,13 +282,15 @@ def _plan(found: Considered, there: Look, halves: Sequence[Half], ports: Mapping
     peer = settings.peer(found.peer)
     knobs = link.for_pair(link.facts(settings, peer), there.link)
     disks = []
-    for half in halves:
+    for half, place in zip(halves, consider.places(found, there, meta_here=False), strict=True):
         data, group = half.data, peer.volume_groups[half.data.group]
         meta_there = volumes.meta_bytes(data.size, int(there.groups[group]["extent"]))
         numbers_ = int(half.record["minor"]), ports[half.resource], data.size
         places = data.group, group, data.name, resfile.new_secret()
         sizes = half.meta.size, meta_there
-        disks.append(Disk(half.record["vdev"], half.resource, *numbers_, *places, *sizes, knobs=knobs))
+        known_ = half.record["vdev"], half.resource, *numbers_, *places, *sizes
+        disk = Disk(*known_, knobs=link.for_disk(knobs, place.granularity), pool=data.pool)
+        disks.append(changed(disk, peer_pool=place.peer_pool, peer_meta_pool=place.peer_meta_pool))
     ends = settings.host, peer.local_replication, found.peer, peer.replication
     protocol = halves[0].record.get("protocol", settings.protocol)
     return Plan(os.urandom(8).hex(), found.request.vm, *ends, protocol, tuple(disks))

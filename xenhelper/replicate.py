@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import replace as changed
 from typing import Any
 
 from xenhelper import (
@@ -24,6 +25,7 @@ from xenhelper import (
     provision,
     replicate_peer,
     rewrite,
+    room,
     vmfile,
     volumes,
 )
@@ -123,6 +125,7 @@ def _first(found: Considered) -> Outcome:
     consider.check(found, there)
     mention_missing(found, there)
     _mention_left(found)
+    mention_thin(found, consider.places(found, there))
     if request.stored:
         agreed = vmfile.record(request.vm).get("sha256", "")
         # a conflict shows before anything is made
@@ -288,6 +291,18 @@ def _mention_left(found: Considered) -> None:
             )
 
 
+def mention_thin(found: Considered, placed: Sequence[room.Place]) -> None:
+    """What becomes of thin disks: in the journal, and to whoever types it where it isn't what
+    they would expect."""
+    said = consider.words(found, placed)
+    by_vdev = {item.vdev: place for item, place in zip(found.fresh, placed, strict=True)}
+    for vdev, text in said.items():
+        if by_vdev[vdev].why:
+            warn(f"{found.request.vm}: disk {vdev}: {text}")
+        else:
+            log.event("note", f"{found.request.vm}: disk {vdev}: {text}", vm=found.request.vm)
+
+
 def mention_missing(found: Considered, there: Look) -> None:
     if there.missing:
         warn(f"{found.request.vm} couldn't run on {found.peer}, which lacks {', '.join(there.missing)}")
@@ -301,7 +316,7 @@ def make_plan(found: Considered, there: Look, slots: Sequence[allocate.Slot]) ->
     disks = [existing(record, text) for record in found.records.values() if record.get("vm") == request.vm]
     knobs = link.for_pair(link.facts(settings, peer), there.link)
     by_vdev = {slot.vdev: slot for slot in slots}
-    for item in found.fresh:
+    for item, place in zip(found.fresh, consider.places(found, there), strict=True):
         assert item.volume is not None
         slot, volume = by_vdev[item.vdev], item.volume
         groups = volume.group, peer.volume_groups[volume.group]
@@ -309,8 +324,15 @@ def make_plan(found: Considered, there: Look, slots: Sequence[allocate.Slot]) ->
         meta = volumes.meta_bytes(volume.size, extents[0]), volumes.meta_bytes(volume.size, extents[1])
         numbers = slot.minor, slot.port, volume.size
         secret = resfile.new_secret()
+        known = slot.vdev, slot.resource, *numbers, *groups, volume.name, secret, *meta
+        disk = Disk(*known, knobs=link.for_disk(knobs, place.granularity), pool=volume.pool)
         disks.append(
-            Disk(slot.vdev, slot.resource, *numbers, *groups, volume.name, secret, *meta, knobs=knobs)
+            changed(
+                disk,
+                meta_pool=place.meta_pool,
+                peer_pool=place.peer_pool,
+                peer_meta_pool=place.peer_meta_pool,
+            )
         )
     ends = settings.host, peer.local_replication, found.peer, peer.replication
     return Plan(os.urandom(8).hex(), request.vm, *ends, settings.protocol, tuple(disks))

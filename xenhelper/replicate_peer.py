@@ -16,6 +16,7 @@ from xenhelper import (
     names,
     paths,
     provision,
+    room,
     shelf,
     virt,
     vmfile,
@@ -65,6 +66,7 @@ def serve_look(peer: str, args: dict[str, Any]) -> dict[str, Any]:
         "agreed": vmfile.record(vm).get("sha256", ""),
         "storable": vmfile.storable(args["config"]),
         "left_over": shelf.note(vm) is not None,
+        "pools": room.told(known, args["groups"]),
         "link": _link(peer),
     }
     try:

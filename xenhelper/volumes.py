@@ -1,6 +1,7 @@
 """LVM: what volumes and groups there are, and the few verbs that make and remove them.
 
-Facts come from one ``lvs`` and one ``vgs`` call (lvmreport(7)), in bytes. A volume is only
+Facts come from one ``lvs`` and one ``vgs`` call (lvmreport(7)), in bytes; what they say of
+thin pools is room.py's. A volume is only
 removed when the caller names the tags that prove who made it; nothing here opens a data
 volume for writing.
 """
@@ -28,13 +29,22 @@ _TAG = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-")
 
 _VG_FIELDS = "vg_name,vg_size,vg_free,vg_extent_size"
-_LV_FIELDS = "lv_name,lv_size,lv_tags,lv_attr,lv_kernel_major,lv_kernel_minor," + _VG_FIELDS
+# chunk_size is a segment's: lvs then has a row for each of a volume's segments
+_THIN_FIELDS = "pool_lv,data_percent,metadata_percent,chunk_size,"
+_LV_FIELDS = "lv_name,lv_size,lv_tags,lv_attr,lv_kernel_major,lv_kernel_minor," + _THIN_FIELDS + _VG_FIELDS
+# the first letter of lv_attr
+THIN, POOL = "V", "t"
 
 
 @dataclass(frozen=True)
 class Volume:
     """A logical volume. ``device`` is (major, minor), None while inactive; size in bytes;
-    ``kind`` is the first letter of lv_attr (lvs(8)): ``o`` has snapshots, ``V`` is thin."""
+    ``kind`` is the first letter of lv_attr (lvs(8)): ``o`` has snapshots, ``V`` is thin.
+
+    ``pool``: a thin volume's. Of a thin volume or pool: ``filled``, the hundredths of a per
+    cent that are allocated, None while inactive; ``zeroes``: new blocks read as zeros. Of a
+    pool: ``meta_filled``, the same of its metadata; ``chunk``, the bytes it gives out at once.
+    """
 
     group: str
     name: str
@@ -43,6 +53,19 @@ class Volume:
     open: bool = False
     device: tuple[int, int] | None = None
     kind: str = "-"
+    pool: str = ""
+    filled: int | None = None
+    meta_filled: int | None = None
+    chunk: int = 0
+    zeroes: bool = False
+
+    @property
+    def used(self) -> int:
+        """Bytes that it takes up: all of them unless it is thin and known to have fewer; a
+        ten-thousandth more than that, since LVM rounds."""
+        if self.kind not in (THIN, POOL) or self.filled is None:
+            return self.size
+        return min(self.size, -(-self.size * (self.filled + 1) // 10000))
 
     @property
     def path(self) -> str:
@@ -76,7 +99,8 @@ class Group:
 def parse_volumes(text: str) -> list[Volume]:
     """Volumes from ``lvs --reportformat json --units b --nosuffix``. Raises XenhelperError."""
     try:
-        return [_volume(row) for row in _rows(text, "lv")]
+        # a row for each segment: all that is told here is the same in each
+        return list({(row["vg_name"], row["lv_name"]): _volume(row) for row in _rows(text, "lv")}.values())
     except _UNREADABLE as error:
         raise _unreadable(error) from error
 
@@ -91,7 +115,17 @@ def _volume(row: dict[str, str]) -> Volume:
         open=row["lv_attr"][5:6] == "o",
         device=(major, minor) if major >= 0 and minor >= 0 else None,
         kind=row["lv_attr"][:1] or "-",
+        pool=row.get("pool_lv", "").strip("[]"),
+        filled=_hundredths(row.get("data_percent", "")),
+        meta_filled=_hundredths(row.get("metadata_percent", "")),
+        chunk=int(row.get("chunk_size") or 0),
+        zeroes=row["lv_attr"][7:8] == "z",
     )
+
+
+def _hundredths(percent: str) -> int | None:
+    """LVM prints two decimals, and nothing where nobody knows."""
+    return round(float(percent) * 100) if percent else None
 
 
 def parse_groups(text: str) -> dict[str, Group]:
@@ -221,13 +255,18 @@ def tags_for(vm: str, resource: str, minor: int, port: int, run_id: str = "") ->
     return tuple(tags)
 
 
-def create(group: str, name: str, size: int, tags: tuple[str, ...]) -> None:
-    """Make volume ``group``/``name`` of exactly ``size`` bytes, tagged from its first moment.
+def create(group: str, name: str, size: int, tags: tuple[str, ...], pool: str = "") -> None:
+    """Make volume ``group``/``name`` of exactly ``size`` bytes, tagged from its first moment:
+    a thin one in ``pool`` (which zeroes its blocks), if one is named.
 
     Its start is zeroed and any old signature wiped, unasked. Raises CommandFailed (also
     when it exists) and XenhelperError when LVM rounded the size.
     """
-    argv = ["lvcreate", "--yes", "--wipesignatures", "y", "--zero", "y", "--size", f"{size}b", "--name", name]
+    if pool:
+        argv = ["lvcreate", "--yes", "--virtualsize", f"{size}b", "--thinpool", pool, "--name", name]
+    else:
+        argv = ["lvcreate", "--yes", "--wipesignatures", "y", "--zero", "y", "--size", f"{size}b"]
+        argv += ["--name", name]
     for tag in tags:
         argv += ["--addtag", tag]
     run([*argv, group], timeout=60)
@@ -244,9 +283,10 @@ def extend(volume: Volume, size: int) -> None:
 
 
 def snapshot(origin: Volume, name: str, size: int, tag: str) -> None:
-    """A snapshot ``name`` of ``origin`` with room for ``size`` bytes of changes. Raises
-    CommandFailed."""
-    argv = ["lvcreate", "--yes", "--snapshot", "--size", f"{size}b", "--name", name, "--addtag", tag]
+    """A snapshot ``name`` of ``origin`` with room for ``size`` bytes of changes; a thin one
+    takes them from its pool, and is active like any other. Raises CommandFailed."""
+    argv = ["lvcreate", "--yes", "--snapshot", "--name", name, "--addtag", tag]
+    argv += ["--setactivationskip", "n"] if origin.kind == THIN else ["--size", f"{size}b"]
     run([*argv, origin.full_name], timeout=60)
 
 

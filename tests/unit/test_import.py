@@ -621,3 +621,21 @@ def test_a_config_that_would_change_otherwise_isnt_taken() -> None:
         (reading(item.path, bridge="xenbr0", removable=1), "another attribute"),
     ):
         assert said in mend.difference(old, new, made, words)
+
+
+@pytest.mark.parametrize("old_lvm", [False, True])
+def test_a_thin_volume_is_thin_here_where_a_pool_of_that_name_is(both: Both, old_lvm: bool) -> None:
+    """``old_lvm``: one of before thin volumes says nothing of pools."""
+    volumes = both.old.state()["volumes"]
+    thin = {**volumes["oldvg/web1-root"], "pool": "tp", "filled": "25.00"}
+    both.old.change(volumes={**volumes, "oldvg/web1-root": thin}, old_lvm=old_lvm)
+    for host in ("alice", "bob"):
+        both.world.pool(host, "vg0/tp", 64 * MIB)
+    dry = both.run("root@old", "--vm", "web1", "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    assert ("thin, in pool vg0/tp" in dry.stdout) is not old_lvm
+    done = both.run("root@old", "--vm", "web1")
+    assert done.returncode == 0, done.stderr
+    both.check_whole()
+    for host in ("alice", "bob"):
+        assert both.world.volumes(host)["vg0/web1-root"].get("pool", "") == ("" if old_lvm else "tp")

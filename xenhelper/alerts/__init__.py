@@ -10,7 +10,8 @@ No daemon is needed to raise one; systemd starts the sender when ``queue`` isn't
 Kinds, and what their keys are: ``connection``, ``resync``, ``disk``, ``split-brain``,
 ``out-of-sync``, ``missing``, ``without-disk``, ``stale``, ``verify``, ``handler`` (a
 resource), ``window``, ``left``, ``takeover``, ``unreplicated`` (a VM), ``beneath`` (a
-resource and a domain), ``channel`` (a channel of alerts that fails), ``test``. What
+resource and a domain), ``pool`` (a thin pool), ``channel`` (a channel of alerts that
+fails), ``test``. What
 a verify finds is raised, with the places that it has noted (differing.py), by the watcher
 and by DRBD's handler.
 """

@@ -37,8 +37,11 @@ def show(config: str, settings: list[str], peer: str, libvirt: bool = False) -> 
             request = create.request_for(os.path.realpath(config), settings, peer)
         found = consider.consider(request)
         there = consider.look(found) if found.replicated else None
+        said: dict[str, str] = {}
         if there is not None:
             consider.check(found, there)
+            if found.fresh:
+                said = consider.words(found, consider.places(found, there))
         slots = {slot.vdev: slot for slot in numbers.preview(found)} if found.fresh else {}
     except XenhelperError as error:
         create.show_details(error)
@@ -50,6 +53,7 @@ def show(config: str, settings: list[str], peer: str, libvirt: bool = False) -> 
             print(
                 f"  {item.vdev:6} {item.path}: becomes resource {slot.resource}, minor {slot.minor}, "
                 f"port {slot.port}; first sync {units.size(item.volume.size)}"
+                + (f"; {said[item.vdev]}" if item.vdev in said else "")
             )
         elif item.action == policy.REPLICATE:
             print(f"  {item.vdev:6} {item.path}: is resource {item.resource} already")

@@ -6,7 +6,18 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from xenhelper import config
-from xenhelper.doctor import agreement, configs, guests, link, mail, orphans, services, space, versions
+from xenhelper.doctor import (
+    agreement,
+    configs,
+    guests,
+    link,
+    mail,
+    orphans,
+    services,
+    space,
+    thin,
+    versions,
+)
 from xenhelper.doctor.facts import Facts, from_json, gather
 from xenhelper.doctor.finding import ERROR, SEVERITIES, WARNING, Finding
 from xenhelper.doctor.pair import Pair
@@ -21,6 +32,7 @@ CHECKS: tuple[Callable[[Pair], list[Finding]], ...] = (
     guests.check,
     configs.check,
     space.check,
+    thin.check,
     mail.check,
 )
 # seconds: a busy host in a bad state; each look there is bounded by itself

@@ -20,7 +20,8 @@ class Facts:
 
     ``files``: SHA-256 by path of what both hosts must have alike. ``changing``: VMs with an
     open intent. ``up``: the kernel's resources, name -> minor. ``tagged``: volumes with our
-    tags, path -> resource. ``configs``: by path, see :mod:`xenhelper.doctor.configs`.
+    tags, path -> resource. ``pools``: see pools.look. ``configs``: by path, see
+    :mod:`xenhelper.doctor.configs`.
     ``cannot_migrate``: kind of guest -> why not. ``beneath``: (vm, what, do). ``drbdadm``: why
     it refuses its configuration. ``tuning``: findings as they are.
     """
@@ -37,6 +38,7 @@ class Facts:
     res_files: dict[str, list[str]] = field(default_factory=dict)
     tagged: dict[str, str] = field(default_factory=dict)
     groups: dict[str, dict[str, int]] = field(default_factory=dict)
+    pools: dict[str, dict[str, Any]] = field(default_factory=dict)
     space: dict[str, list[int]] = field(default_factory=dict)
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)
     domains: list[dict[str, str]] = field(default_factory=list)
@@ -67,6 +69,7 @@ def from_json(data: object) -> Facts:
 
 def gather(peer: str) -> dict[str, Any]:
     """This host's facts, as they bear upon ``peer``; a minute at the most."""
+    from xenhelper import pools
     from xenhelper.doctor import configs, looks, mail
     from xenhelper.peer import about
 
@@ -90,6 +93,7 @@ def gather(peer: str) -> dict[str, Any]:
     look("res_files", looks.res_files)
     look("tagged", looks.tagged)
     look("groups", lambda: looks.groups(records))
+    look("pools", lambda: pools.look(records.values()))
     look("space", looks.space)
     look("configs", lambda: configs.look(records))
     look("domains", looks.domains)

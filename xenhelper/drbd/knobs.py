@@ -6,7 +6,7 @@ the like aren't among them: only who knows of a battery may turn those off.
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 _MIB = 1024  # KiB
 
@@ -16,6 +16,9 @@ class Knobs:
     """``c_*`` steer the resync: rates in KiB/s, ``c_fill_target`` in KiB, ``c_plan_ahead``
     in tenths of a second. ``al_extents``: 4 MiB pieces that a Primary's crash leaves to
     sync. ``max_buffers``: pages of 4 KiB a resource. Both of the latter pairs cost memory.
+
+    ``rs_discard_granularity``: bytes; not the link's, but of a disk that is thin on both hosts
+    (room.granularity). A resync asks for so much at once, and discards it where it is zero.
 
     The defaults serve where the link's speed isn't known.
     """
@@ -28,9 +31,16 @@ class Knobs:
     max_buffers: int = 8000
     max_epoch_size: int = 8000
     sndbuf_size: int = 0
+    rs_discard_granularity: int = 0
+
+    @property
+    def of_link(self) -> "Knobs":
+        """The same without what isn't the link's."""
+        return replace(self, rs_discard_granularity=0)
 
     def to_json(self) -> dict[str, int]:
-        return asdict(self)
+        """Without what only thin disks have, where there is none: an older peer knows no such."""
+        return {name: value for name, value in asdict(self).items() if value or name not in THIN}
 
 
 # drbd_limits.h; al-extents: what a 32 KiB activity log holds
@@ -43,9 +53,12 @@ LIMITS = {
     "max_buffers": (128, 20000),
     "max_epoch_size": (1, 20000),
     "sndbuf_size": (0, 10 << 20),
+    "rs_discard_granularity": (0, 1 << 20),
 }
 DISK = ("al_extents", "c_plan_ahead", "c_fill_target", "c_min_rate", "c_max_rate")
 NET = ("max_buffers", "max_epoch_size", "sndbuf_size")
+# in a file only where it isn't 0: in no disk's that isn't thin
+THIN = ("rs_discard_granularity",)
 _IN_KIB = ("c_fill_target", "c_min_rate", "c_max_rate")
 # a crashed Primary's hot area is synced within about so many seconds
 _CRASH_SYNC = 300
@@ -89,7 +102,11 @@ def _bounded(value: int, low: int, high: int) -> int:
 
 def render(knobs: Knobs, names: tuple[str, ...]) -> tuple[str, ...]:
     """Lines of a resource file: ``c-max-rate 720M;``."""
-    return tuple(f"{name.replace('_', '-')} {_shown(name, getattr(knobs, name))};" for name in names)
+    return tuple(
+        f"{name.replace('_', '-')} {_shown(name, getattr(knobs, name))};"
+        for name in names
+        if name not in THIN or getattr(knobs, name)
+    )
 
 
 def options(knobs: Knobs, names: tuple[str, ...]) -> list[str]:

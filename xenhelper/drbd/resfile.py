@@ -102,7 +102,7 @@ def _render_one(entry: Entry) -> str:
         raise XenhelperError(f"{name}: the shared secret isn't 32 to 64 hexadecimal digits")
     if entry.protocol not in ("A", "B", "C") or not 0 <= entry.minor < 1 << 20 or not 0 < entry.port < 65536:
         raise XenhelperError(f"{name}: protocol, minor or port is out of range")
-    disk = (*_DISK, *knobs_of.render(entry.knobs, knobs_of.DISK))
+    disk = (*_DISK, *knobs_of.render(entry.knobs, knobs_of.DISK + knobs_of.THIN))
     steady = (f"protocol {entry.protocol};", f'shared-secret "{entry.secret}";', *_NET)
     net = (*steady, *knobs_of.render(entry.knobs, knobs_of.NET))
     lines = [
@@ -187,7 +187,7 @@ def knobs(text: str) -> "dict[str, Knobs]":
 
 def with_knobs(text: str, knobs: Knobs) -> str:
     """``text`` (a file that :func:`render` made) with every resource's settings of the
-    link replaced by ``knobs``; all else as it was."""
+    link replaced by ``knobs``; all else as it was, what a disk has for being thin as well."""
     for line in (*knobs_of.render(knobs, knobs_of.DISK), *knobs_of.render(knobs, knobs_of.NET)):
         key = line.split()[0]
         text = re.sub(rf"^(\s*){key} \d+[kM]?;$", rf"\g<1>{line}", text, flags=re.MULTILINE)

@@ -39,8 +39,12 @@ if grep -q control_d /proc/xen/capabilities 2>/dev/null; then
     fi
 fi
 find /etc/xen/auto -mindepth 1 -maxdepth 1 2>/dev/null | sed 's|^.*/|auto |'
-lvs --noheadings --units b --nosuffix --separator '|' \
-    -o vg_name,lv_name,lv_size,lv_attr,lv_kernel_major,lv_kernel_minor 2>/dev/null | sed 's/^ */lv /'
+list_lvs() {
+    lvs --noheadings --units b --nosuffix --separator '|' \
+        -o "vg_name,lv_name,lv_size,lv_attr,lv_kernel_major,lv_kernel_minor$1" 2>/dev/null
+}
+# an LVM of before thin volumes doesn't know the last two
+{ list_lvs ,pool_lv,data_percent || list_lvs ''; } | sed 's/^ */lv /'
 n=0
 for path do
     case $(stat -L -c %F -- "$path" 2>/dev/null) in

@@ -8,7 +8,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from xenhelper import config, consider, intents, names, policy, provision, replicate_peer, vmfile, volumes
+from xenhelper import (
+    config,
+    consider,
+    intents,
+    names,
+    policy,
+    provision,
+    replicate_peer,
+    room,
+    units,
+    vmfile,
+    volumes,
+)
 from xenhelper.consider import Considered, Request
 from xenhelper.errors import Refused, UsageError
 from xenhelper.importing import far, look, mend, plan
@@ -165,7 +177,8 @@ def _new(
     if replicate_peer.domains_of(vm):
         raise Refused(f"a domain {vm} runs on this host", "`xl list` shows it")
     taken = plan.volume_names(vm, seen, wanted)
-    groups = volumes.facts(*settings.volume_groups, *([wish.group] if wish.group else []))[1]
+    known, groups = volumes.facts(*settings.volume_groups, *([wish.group] if wish.group else []))
+    pools = room.pools(known)
     items = []
     for vdev, path in wanted:
         thing = seen.thing(path)
@@ -175,7 +188,11 @@ def _new(
         local = plan.whole(thing.size, [groups[group].extent])
         if not volumes.valid_name(taken[vdev]):
             raise Refused(f"{vm}: {taken[vdev][:120]!r} can't be a volume's name", "rename it there")
-        items.append(Item(vdev, path, thing.kind, thing.size, group, taken[vdev], local))
+        # thin as it was, where just that is prepared here
+        here = pools.get(group, {}).get(thing.pool)
+        pool = thing.pool if here is not None and here.zeroes else ""
+        used = min(local, int(thing.size * thing.filled / 100) + units.MIB) if pool else 0
+        items.append(Item(vdev, path, thing.kind, thing.size, group, taken[vdev], local, pool, used))
     base = origin.rpartition("/")[2]
     place = f"{vmfile.FOLDER}/{base}"
     if not vmfile.storable(place):
@@ -209,18 +226,27 @@ def _consider(
     vm, rules = made.vm, consider.rules(settings)
     here = {volume.path: volume for volume in known}
     for item in made.items:
-        volume = here.get(item.path) or volumes.Volume(item.group, item.name, item.local)
+        volume = here.get(item.path) or _to_be(item)
         here[item.path] = replace(volume, tags=())
     facts = policy.Facts(tuple(here.values()), provision.vm_records(), {})
     if policy.excluded(vm, rules):
-        return Considered(request, settings, (), {}, groups, "")
+        return Considered(request, settings, (), {}, groups, "", room.pools(known))
     decisions = policy.decide(vm, request.parsed.disks, rules, facts)
     for one in policy.refusals(decisions):
         raise Refused(f"{vm}: disk {one.vdev}: {one.reason}", "take another volume group: --volume-group")
     peer = ""
     if any(one.action == policy.REPLICATE for one in decisions):
         peer = consider.peer_of(vm, request.peer, settings, decisions, {})
-    return Considered(request, settings, tuple(decisions), {}, groups, peer)
+    return Considered(request, settings, tuple(decisions), {}, groups, peer, room.pools(known))
+
+
+def _to_be(item: Item) -> volumes.Volume:
+    """The volume of a disk that isn't here yet."""
+    volume = volumes.Volume(item.group, item.name, item.local)
+    if not item.pool:
+        return volume
+    filled = -(-item.used * 10000 // item.local)
+    return replace(volume, kind=volumes.THIN, pool=item.pool, filled=filled)
 
 
 def _resized(made: Plan, considered: Considered, extents: list[int]) -> tuple[Plan, Considered]:
@@ -243,13 +269,11 @@ def _resized(made: Plan, considered: Considered, extents: list[int]) -> tuple[Pl
 def _check_room(made: Plan, known: Sequence[volumes.Volume], groups: dict[str, volumes.Group]) -> None:
     """Room here for what isn't made yet, its metadata as well."""
     here = {volume.path for volume in known}
-    need: dict[str, int] = {}
+    disks = []
     for item in made.items:
-        more = 0 if item.path in here else item.local
-        more += volumes.meta_bytes(item.local, groups[item.group].extent)
-        need[item.group] = need.get(item.group, 0) + more
-    host = os.uname().nodename
-    consider.check_room(host, {name: groups[name].free for name in need}, need)
+        more = 0 if item.path in here else item.used if item.pool else item.local
+        disks.append((item.group, item.local, item.pool, more))
+    room.check_own(room.Side(os.uname().nodename, groups, room.pools(known)), disks)
 
 
 def _described(made: Plan, considered: Considered) -> list[str]:

@@ -17,7 +17,8 @@ _WRITTEN = (4, 6, 11, 13)
 class Thing:
     """What a path is there. ``size`` in bytes; ``volume`` is VG/LV of an LVM volume; ``used`` is
     who holds it open, '' nobody. ``mark`` stays the same as long as nothing is written to it;
-    '' where that can't be told (a kernel before 5.15 doesn't number its disks)."""
+    '' where that can't be told (a kernel before 5.15 doesn't number its disks). ``pool``: a thin
+    volume's; ``filled``: the per cent of it that are allocated."""
 
     path: str
     kind: str
@@ -25,6 +26,8 @@ class Thing:
     volume: str = ""
     used: str = ""
     mark: str = ""
+    pool: str = ""
+    filled: float = 100.0
 
 
 @dataclass(frozen=True)
@@ -69,27 +72,35 @@ def parse(text: str, paths: Sequence[str]) -> Seen:
     return Seen(host, domains, "unlisted" not in said, tuple(said.get("auto", [])), things)
 
 
-def _volumes(lines: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """(VG/LV, lv_attr) by device number."""
+def _volumes(lines: Sequence[str]) -> dict[str, tuple[str, str, str, float]]:
+    """(VG/LV, lv_attr, thin pool, per cent allocated) by device number."""
     found = {}
     for line in lines:
-        group, name, _, attributes, major, minor = line.strip().split("|")
+        group, name, _, attributes, major, minor, *thin = line.strip().split("|")
+        pool, filled = thin if len(thin) == 2 else ("", "")
+        if attributes[:1] != volumes.THIN or not volumes.valid_name(pool):
+            pool, filled = "", ""
         if volumes.valid_name(group) and volumes.valid_name(name.strip("[]")):
-            found[f"{int(major)}:{int(minor)}"] = (f"{group}/{name.strip('[]')}", attributes)
+            full = f"{group}/{name.strip('[]')}"
+            found[f"{int(major)}:{int(minor)}"] = (full, attributes, pool, float(filled or 100))
     return found
 
 
 def _thing(
-    path: str, at: int, said: dict[tuple[str, int], str], names: dict[str, tuple[str, str]], boot: str
+    path: str,
+    at: int,
+    said: dict[tuple[str, int], str],
+    names: dict[str, tuple[str, str, str, float]],
+    boot: str,
 ) -> Thing:
     used = said.get(("user", at), "")
     mark = said.get(("mark", at), "").split()
     if ("block", at) in said:
         device, size = said["block", at].split()
-        volume, attributes = names.get(device, ("", ""))
+        volume, attributes, pool, filled = names.get(device, ("", "", "", 100.0))
         if attributes[5:6] == "o":
             used = used or "somebody (a domain, a mount or a device above it)"
-        return Thing(path, BLOCK, int(size), volume, used, _block_mark(boot, device, mark))
+        return Thing(path, BLOCK, int(size), volume, used, _block_mark(boot, device, mark), pool, filled)
     if ("file", at) in said:
         return Thing(path, FILE, int(said["file", at]), "", used, " ".join(mark))
     return Thing(path, GONE)

@@ -19,7 +19,8 @@ _OTHER_FORMATS = ("qcow", "qcow2", "vhd", "qed")
 @dataclass(frozen=True)
 class Item:
     """One disk: ``source`` is its path on the old server, ``size`` its bytes there; it becomes
-    the volume ``group``/``name`` of ``local`` bytes here, whole extents."""
+    the volume ``group``/``name`` of ``local`` bytes here, whole extents. ``pool``: the thin pool
+    of the group that it is made in; ``used``: bytes that it takes up there."""
 
     vdev: str
     source: str
@@ -28,6 +29,8 @@ class Item:
     group: str
     name: str
     local: int
+    pool: str = ""
+    used: int = 0
 
     @property
     def path(self) -> str:
@@ -221,6 +224,7 @@ def describe(plan: Plan, replicated: Mapping[str, str]) -> list[str]:
     """A line for each disk. ``replicated``: what becomes of it afterwards, by vdev."""
     return [
         f"{item.vdev}: {plan.host}:{item.source} ({units.size(item.size)}) to {item.path}"
+        + (f", thin, in pool {item.group}/{item.pool}" if item.pool else "")
         + (f", {replicated[item.vdev]}" if item.vdev in replicated else "")
         for item in plan.items
     ]

@@ -73,7 +73,7 @@ def _carry_out(old: far.Far, wish: find.Wish, found: find.Found, say: Say) -> No
     for item in made.items:
         if item.path not in have:
             statefile.remove(whole.file(made, item, "sums"))  # of one that somebody removed meanwhile
-            volumes.create(item.group, item.name, item.local, made.tags)
+            volumes.create(item.group, item.name, item.local, made.tags, item.pool)
     digests = whole.bring(old, made, wish.limit, found.seen)
     for item in made.items:
         say(f"{item.vdev}: the same on both hosts, sha256 {digests[item.vdev]}")

@@ -38,10 +38,12 @@ def serve_hello(peer: str, args: dict[str, Any]) -> dict[str, Any]:
 
 
 def serve_facts(peer: str, args: dict[str, Any]) -> dict[str, Any]:
-    """Versions and volume groups."""
+    """Versions, volume groups, and thin pools (room.from_json)."""
+    from xenhelper import room, volumes
     from xenhelper.setup import host
 
-    return {**versions(), "volume_groups": host.volume_groups()}
+    groups = host.volume_groups()
+    return {**versions(), "volume_groups": groups, "pools": room.told(volumes.volumes(), groups)}
 
 
 def serve_status(peer: str, args: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ follow from (xenhelper/drbd/knobs.py)."""
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from xenhelper import paths
@@ -31,6 +32,11 @@ def for_pair(here: Mapping[str, Any], there: Mapping[str, Any]) -> knobs.Knobs:
         return min(known, default=0)
 
     return knobs.for_link(least("speed"), least("memory"))
+
+
+def for_disk(made: knobs.Knobs, granularity: int) -> knobs.Knobs:
+    """The same for a disk that is thin on both hosts (room.granularity)."""
+    return replace(made, rs_discard_granularity=granularity)
 
 
 def device_of(address: str) -> str:

@@ -47,7 +47,8 @@ def _one(vm: str, settings: Config, dry_run: bool) -> str:
     wanted = link.for_pair(link.facts(settings, settings.peer(peer)), there)
     has = resfile.knobs(resfile.read(vm) or "")
     half = intents.read(KIND, vm) is not None
-    if has and all(one == wanted for one in has.values()) and there.get("knobs") == _json(has) and not half:
+    same = bool(has) and all(one.of_link == wanted for one in has.values())
+    if same and there.get("knobs") == _json(has) and not half:
         return ""
     what = f"{vm}: {', '.join(knobs_of.render(wanted, knobs_of.DISK + knobs_of.NET))}".replace(";", "")
     if dry_run:
@@ -100,9 +101,10 @@ def here(vm: str, wanted: Knobs) -> None:
         except XenhelperError:
             statefile.write_atomically(resfile.path(vm), text.encode())
             raise
-    knobs = json.dumps(wanted.to_json())
+    has = resfile.knobs(changed)
     for name, record in provision.vm_records(vm).items():
         _set(name, int(record["minor"]), wanted)
+        knobs = json.dumps(has.get(name, wanted).to_json())
         if record.get("knobs") != knobs:
             # a file that is lost comes back from the record (rebuild.py)
             statefile.write(f"{paths.RESOURCES}/{name}", {**record, "knobs": knobs})

@@ -83,6 +83,24 @@ class World:
         state["volumes"][name].update(changes)
         path.write_text(json.dumps(state))
 
+    def pool(self, host: str, name: str, size: int, chunk: int = 65536, **more: Any) -> None:
+        """A thin pool ``name`` (VG/POOL). ``zeroes``: as lvm.conf has it by default."""
+        self.add_volume(host, name, size=size, tags=[], chunk=chunk, **{"zeroes": True, "meta": 10.0, **more})
+
+    def thin(self, host: str, name: str, size: int, pool: str, used: int) -> None:
+        """A thin volume in ``pool`` of its group, of which ``used`` bytes are allocated."""
+        self.add_volume(host, name, size=size, tags=[], pool=pool, used=used)
+        path = self.folder / host / "dev" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            file.truncate(size)
+
+    def add_volume(self, host: str, name: str, **item: Any) -> None:
+        path = self.folder / f"{host}.lvm.json"
+        state = json.loads(path.read_text())
+        state["volumes"][name] = item
+        path.write_text(json.dumps(state))
+
     def lose(self, host: str, resource: str, names: list[str]) -> None:
         """The resource is down on ``host``, and these volumes are gone."""
         path = self.folder / "drbd.json"

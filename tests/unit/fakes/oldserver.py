@@ -189,8 +189,13 @@ def main() -> None:
         for volume, item in state["volumes"].items():
             group, lv = volume.split("/")
             size = (WORLD / "old/dev" / volume).stat().st_size
-            attributes = "-wi-ao----" if item["open"] else "-wi-a-----"
-            print(f"  {group}|{lv}|{size}|{attributes}|253|{number(state, volume)}")
+            pool = item.get("pool", "")
+            if state.get("old_lvm") and "pool_lv" in " ".join(args):
+                sys.exit(5)  # Unrecognised field: pool_lv
+            kind = "V" if pool else "-"
+            attributes = f"{kind}wi-ao----" if item["open"] else f"{kind}wi-a-----"
+            thin = f"|{pool}|{item.get('filled', '')}" if "pool_lv" in " ".join(args) else ""
+            print(f"  {group}|{lv}|{size}|{attributes}|253|{number(state, volume)}{thin}")
     elif name == "stat":
         stat(state, args)
     elif name == "find":

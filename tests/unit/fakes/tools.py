@@ -57,8 +57,26 @@ def lvm() -> Any:
 
 
 def free(state: Any, group: str) -> int:
-    used = sum(item["size"] for name, item in state["volumes"].items() if name.split("/")[0] == group)
-    return int(state["groups"][group]) - int(used)
+    mine = (item for name, item in state["volumes"].items() if name.split("/")[0] == group)
+    return int(state["groups"][group]) - sum(int(item["size"]) for item in mine if not item.get("pool"))
+
+
+def allocated(state: Any, pool: str) -> int:
+    """Bytes of a thin pool (VG/POOL) that its volumes have."""
+    items = state["volumes"].items()
+    return sum(item["used"] for name, item in items if f"{name.split('/')[0]}/{item.get('pool')}" == pool)
+
+
+def thin_row(state: Any, name: str, item: Any) -> dict[str, str]:
+    """What lvs says of a thin volume, or a pool (``chunk``); of others it has nothing to say."""
+    if item.get("pool"):
+        percent = f"{100 * item['used'] / item['size']:.2f}"
+        return {"pool_lv": item["pool"], "data_percent": percent, "metadata_percent": "", "chunk_size": "0"}
+    if item.get("chunk"):
+        percent = f"{100 * allocated(state, name) / item['size']:.2f}"
+        rest = {"metadata_percent": f"{item['meta']:.2f}", "chunk_size": str(item["chunk"])}
+        return {"pool_lv": "", "data_percent": percent, **rest}
+    return {"pool_lv": "", "data_percent": "", "metadata_percent": "", "chunk_size": "0"}
 
 
 def vg_row(state: Any, group: str) -> dict[str, str]:
@@ -71,7 +89,10 @@ def lvs(args: list[str]) -> None:
     rows: list[dict[str, str]] = []
     for name, item in state["volumes"].items():
         group, volume = name.split("/")
-        attr = "-wi-ao----" if item.get("open") else "-wi-a-----"
+        kind = "V" if item.get("pool") else "t" if item.get("chunk") else "-"
+        pool = state["volumes"].get(f"{group}/{item['pool']}") if item.get("pool") else item
+        last = "tz--" if pool.get("zeroes") else "t---" if kind != "-" else "----"
+        attr = f"{kind}wi-a{'o' if item.get('open') else '-'}{last}"
         rows.append(
             {
                 "lv_name": volume,
@@ -80,6 +101,7 @@ def lvs(args: list[str]) -> None:
                 "lv_attr": attr,
             }
             | {"lv_kernel_major": "254", "lv_kernel_minor": str(len(rows))}
+            | thin_row(state, name, item)
             | vg_row(state, group)
         )
     print(json.dumps({"report": [{"lv": rows}], "log": []}))
@@ -92,10 +114,22 @@ def vgs(args: list[str]) -> None:
 
 def lvcreate(args: list[str]) -> None:
     state, group = lvm(), args[-1]
+    thin: dict[str, Any] = {}
     if args[:2] == ["--yes", "--snapshot"]:
         if group not in state["volumes"]:
             die(f'Failed to find logical volume "{group}"')
+        origin = state["volumes"][group]
+        if origin.get("pool"):
+            assert "--size" not in args and args[args.index("--setactivationskip") + 1] == "n", args
+            thin = {"pool": origin["pool"], "used": 0}
+            args = ["--size", f"{origin['size']}b", *args]
         group = group.split("/")[0]
+    elif args[1] == "--virtualsize":
+        assert args[0] == "--yes" and args[3] == "--thinpool" and "--size" not in args, args
+        thin = {"pool": args[4], "used": 0}
+        args = ["--size", args[2], *args]
+        if not state["volumes"].get(f"{group}/{thin['pool']}", {}).get("chunk"):
+            die(f"Thin pool {group}/{thin['pool']} not found.")
     else:
         assert args[:5] == ["--yes", "--wipesignatures", "y", "--zero", "y"], args
     size = int(args[args.index("--size") + 1].removesuffix("b"))
@@ -106,9 +140,9 @@ def lvcreate(args: list[str]) -> None:
         die(f'Volume group "{group}" not found')
     if name in state["volumes"]:
         die(f'Logical Volume "{name}" already exists')
-    if size > free(state, group):
+    if size > free(state, group) and not thin:
         die(f'Volume group "{group}" has insufficient free space')
-    state["volumes"][name] = {"size": size, "tags": tags}
+    state["volumes"][name] = {"size": size, "tags": tags, **thin}
     save(f"{HOST}.lvm.json", state)
     path = ROOT / "dev" / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +161,7 @@ def lvextend(args: list[str]) -> None:
     more = size - state["volumes"][name]["size"]
     if more <= 0:
         die("New size given isn't larger than existing size")
-    if more > free(state, name.split("/")[0]):
+    if more > free(state, name.split("/")[0]) and not state["volumes"][name].get("pool"):
         die("Insufficient free space")
     state["volumes"][name]["size"] = size
     save(f"{HOST}.lvm.json", state)
@@ -190,6 +224,7 @@ def resources(path: Path) -> dict[str, dict[str, Any]]:
             "protocol": word(r"protocol (\w);", part, "C"),
             "dual": word(r"allow-two-primaries (\w+);", part, "no"),
             "fencing": word(r"fencing ([\w-]+);", part, "dont-care"),
+            "thin": int(word(r"rs-discard-granularity (\d+);", part, "0")),
         }
     return found
 
@@ -232,6 +267,7 @@ def kernel(state: Any) -> None:
             if peer and "UpToDate" in (item["disk"], peer["disk"]) and not (WORLD / "nosync").exists():
                 if item["disk"] != peer["disk"]:
                     synced(item, peer)
+                    fill(host, item, linked_host(state, host, name), peer)
                 item["disk"] = peer["disk"] = "UpToDate"
             roles = f"{item['role']}/{peer['role'] if peer else 'Unknown'}"
             disks = f"{item['disk']}/{peer['disk'] if peer else 'DUnknown'}"
@@ -243,6 +279,19 @@ def kernel(state: Any) -> None:
         (proc / ".drbd").write_text("\n".join(lines) + "\n")
         (proc / ".drbd").rename(proc / "drbd")
     save("drbd.json", state)
+
+
+def fill(one: str, item: Any, two: str, peer: Any) -> None:
+    """The target's volume, if it is thin, has all of its blocks after a sync, or those only that
+    the source has, where DRBD could leave out what is zero."""
+    ends = [(one, item), (two, peer)]
+    (source, good), (target, new) = ends if item["disk"] == "UpToDate" else ends[::-1]
+    theirs = load(f"{target}.lvm.json", {})["volumes"]
+    had = load(f"{source}.lvm.json", {})["volumes"].get(good["volume"].removeprefix("/dev/"), {})
+    volume = theirs.get(new["volume"].removeprefix("/dev/"), {})
+    if volume.get("pool"):
+        volume["used"] = had.get("used", volume["size"]) if new["thin"] else volume["size"]
+        save(f"{target}.lvm.json", load(f"{target}.lvm.json", {}) | {"volumes": theirs})
 
 
 def synced(one: Any, two: Any) -> None:
