@@ -271,8 +271,9 @@ class _Ledger:
             need = self._extents[group]
             if need > side.groups[group].free:
                 raise Refused(
-                    _too_full(f"volume group {group} on {side.host}", side.groups[group].free, need)
-                    + f": an ordinary copy of a thin volume takes its whole size, and {why}",
+                    f"volume group {group} on {side.host} has {_mib(side.groups[group].free)} free, but "
+                    f"{_mib(need)} are needed: an ordinary copy of a thin volume takes its whole size, and "
+                    f"{why}",
                     "make a thin pool there (`lvcreate --type thin-pool`), or enlarge the group",
                 )
         check(side.host, {name: group.free for name, group in side.groups.items()}, self._extents)
@@ -281,7 +282,8 @@ class _Ledger:
             if need > free:
                 more = -(-(need - free) // units.MIB)
                 raise Refused(
-                    _too_full(f"thin pool {group}/{name} on {side.host}", free, need),
+                    f"thin pool {group}/{name} on {side.host} has {_mib(free)} free, but {_mib(need)} are "
+                    "needed",
                     f"on {side.host}: `lvextend --size +{more}M {group}/{name}`, or remove volumes there",
                 )
 
@@ -291,13 +293,13 @@ def check(host: str, free: Mapping[str, int], need: Mapping[str, int]) -> None:
     for name, size in need.items():
         if free[name] < size:
             raise Refused(
-                _too_full(f"volume group {name} on {host}", free[name], size),
+                f"volume group {name} on {host} has {_mib(free[name])} free, but {_mib(size)} are needed",
                 "enlarge it or remove volumes there",
             )
 
 
-def _too_full(what: str, free: int, need: int) -> str:
-    return f"{what} has {free / units.MIB:.0f} MiB free, but {need / units.MIB:.0f} MiB are needed"
+def _mib(size: int) -> str:
+    return f"{size / units.MIB:.0f} MiB"
 
 
 def word(volume: Volume, group: str, one: Place, peer: str) -> str:
