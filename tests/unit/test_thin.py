@@ -375,3 +375,25 @@ def test_a_failure_there_leaves_nothing(world: World, step: str) -> None:
     assert world.run("alice", "create", CFG).returncode == 1
     world.reset_calls()
     assert (world.volumes("alice"), world.volumes("bob")) == before
+
+
+@pytest.mark.parametrize("pool", [True, False])
+def test_a_second_copy_that_moves_goes_by_the_new_hosts_pools(tmp_path: Path, pool: bool) -> None:
+    made = World(tmp_path / "world", ("alice", "bob", "carol"))
+    made.lvm("alice", {"vg0": 16 * GIB}, {})
+    for host in ("alice", "bob", "carol") if pool else ("alice", "bob"):
+        made.pool(host, "vg0/tp", 8 * GIB)
+    made.thin("alice", "vg0/web1", 2 * GIB, "tp", USED)
+    made.write("alice", "etc/xen/web1.cfg", "name='web1'\ndisk=['phy:/dev/vg0/web1,xvda,w']\n")
+    first = made.run("alice", "cli", "replicate", CFG, "--peer", "bob")
+    assert first.returncode == 0, first.stderr
+    dry = made.run("alice", "cli", "replicate", "web1", "--peer", "carol", "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    word = "is thin, in pool vg0/tp" if pool else "is an ordinary volume, not thin: vg0 on carol has no"
+    assert f"disk xvda: its copy on carol {word}" in dry.stdout
+    done = made.run("alice", "cli", "replicate", "web1", "--peer", "carol")
+    assert done.returncode == 0, done.stderr
+    copy = made.volumes("carol")["vg0/web1"]
+    assert (copy.get("pool"), copy.get("used")) == (("tp", USED) if pool else (None, None))
+    for host in ("alice", "carol"):
+        assert ("rs-discard-granularity" in made.read(host, "etc/drbd.d/web1.res")) is pool
