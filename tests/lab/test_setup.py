@@ -51,6 +51,9 @@ def test_what_is_in_the_way_is_said_and_what_is_gone_is_made_again(lab: Lab) -> 
         "would bob: link /usr/local/sbin/xl",
     ):
         assert words in dry, dry
+    assert re.search(r"^  both +xenhelper \S+, Xen 4\.\S+, Linux \S+, DRBD 8\.4", dry, re.MULTILINE), dry
+    assert re.search(r"^  replication +10\.99\.0\.1 - 10\.99\.0\.2 \(.*MTU 1500", dry, re.MULTILINE), dry
+    assert re.search(r"^  migrates .*not PV \(alice: this Xen", dry, re.MULTILINE), dry
     for group in ("vg0", "vg1"):
         assert f"replicated   alice:{group} - bob:{group}" in dry
     assert _made(lab) == before
