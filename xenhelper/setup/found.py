@@ -1,7 +1,6 @@
 """What setup found on two hosts, in a few lines for whoever decides on it. Pure."""
 
-from typing import Any
-
+from xenhelper.setup import decide
 from xenhelper.setup.decide import Facts, Link, Pairing
 
 _KINDS = ("pvh", "hvm", "pv")
@@ -33,10 +32,7 @@ def _versions(facts: Facts) -> str:
 
 def _path(link: Link, here: Facts, there: Facts) -> str:
     """Both addresses, and what both ends say of the way between them."""
-    ends: list[dict[str, Any]] = [
-        next((item for item in facts["addresses"] if item["address"] == address), {})
-        for facts, address in ((here, link.here), (there, link.there))
-    ]
+    ends = decide.ends(link, here, there)
     more = ["no default route over it" if not any(end.get("default") for end in ends) else "a shared network"]
     mtus, speeds = [[int(end[key]) for end in ends if end.get(key)] for key in ("mtu", "speed")]
     if mtus:
