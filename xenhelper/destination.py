@@ -43,6 +43,13 @@ def can_migrate(kind: str, info: "dict[str, str]") -> str:
     return ""
 
 
+def cannot_migrate() -> "dict[str, str]":
+    """Kind of guest -> why this Xen can't migrate it. Raises CommandFailed."""
+    info = xen_info()
+    found = {kind: can_migrate(kind, info) for kind in ("pv", "pvh", "hvm")}
+    return {kind: why for kind, why in found.items() if why}
+
+
 def autoballoon(info: "dict[str, str]") -> bool:
     """Whether xl makes room by shrinking dom0 (xl.conf(5): auto is off with dom0_mem=)."""
     value = "auto"

@@ -111,7 +111,7 @@ def synchronous(name: str, record: "dict[str, str]", seconds: float = 20.0) -> N
     """Protocol C while the Primary has no disk of its own: at A it would acknowledge
     writes that are on no disk anywhere. Left to the reconciler while a migration, which
     has set C already, holds the VM. Raises XenhelperError."""
-    from xenhelper import hotplug
+    from xenhelper import steady
     from xenhelper.drbd import events
 
     deadline = time.monotonic() + seconds
@@ -119,10 +119,10 @@ def synchronous(name: str, record: "dict[str, str]", seconds: float = 20.0) -> N
     try:
         while time.monotonic() < deadline:
             state = events.one(name)
-            if state is None or hotplug.steady(record, state) != "C":
+            if state is None or steady.protocol(record, state) != "C":
                 time.sleep(0.3)  # it is still letting go of its disk
                 continue
-            hotplug.close(name, "C")
+            steady.close(name, "C")
             return
     finally:
         os.close(fd)

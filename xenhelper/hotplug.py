@@ -1,4 +1,4 @@
-"""The block script: libxl's ``add`` and ``remove`` for one disk (facts: libxl_device.c).
+"""The block script: libxl's ``add`` for one disk (facts: libxl_device.c); ``remove`` is in letgo.py.
 
 ``add`` runs in a guest's downtime and holds up its creation: this module and what it
 imports stay small. Who may promote is decided in :func:`decide`, from values only.
@@ -10,8 +10,8 @@ import os
 import sys
 import time
 
-from xenhelper import handed, log, names, paths, permits, statefile, stepdown
-from xenhelper.drbd import events, show, verbs
+from xenhelper import handed, log, names, paths, permits, statefile
+from xenhelper.drbd import events, verbs
 from xenhelper.errors import CommandFailed, PeerUnreachable, Refused, XenhelperError
 from xenhelper.xen import domains
 from xenhelper.xen.xenstore import Xenstore, XenstoreError
@@ -189,6 +189,8 @@ def add(disk: Disk) -> None:
                     f"{disk.resource} is in use on this host by {', '.join(users)}", "stop that first"
                 )
             # left by a `remove` that never ran; the other host may be Primary by now, too
+            from xenhelper import stepdown
+
             stepdown.step_down(disk.resource, disk.peer, _ran_here(disk), 8.0)
             resource = _up(disk)
         resource = _promote(disk, resource, deadline)
@@ -247,7 +249,7 @@ def _promote(disk: Disk, resource: events.Resource, deadline: float) -> events.R
         resource = _settle(disk, resource)
     permit = False
     if resource.connected:
-        _met(disk.resource)
+        met(disk.resource)
     else:
         permit = permits.valid(disk.resource, resource.minor)
     if os.path.exists(f"{paths.STATE}/ceded/{disk.resource}"):
@@ -286,7 +288,7 @@ def _promote(disk: Disk, resource: events.Resource, deadline: float) -> events.R
     return after
 
 
-def _met(resource: str) -> None:
+def met(resource: str) -> None:
     """The other host is there: a takeover's permit ends now. It names a generation, and that is
     the same still where nothing was written alone; the reconciler's next round may be too late."""
     if os.path.exists(permits.path(resource)):
@@ -373,7 +375,7 @@ def _remember(disk: Disk) -> None:
         seconds=disk.seconds,
     )
     if not disk.incoming:  # a migration may fail yet; autostart.ran_here notes one that didn't
-        _note(disk, last_ran=disk.record.get("host", ""), ran_at=now())
+        note(disk, last_ran=disk.record.get("host", ""), ran_at=now())
         handed.forget(disk.vm)
         statefile.remove(f"{paths.RUN}/refused/{disk.resource}")
 
@@ -383,7 +385,7 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def _note(disk: Disk, **changes: str) -> None:
+def note(disk: Disk, **changes: str) -> None:
     """Into the VM's record: a saved image older than this mustn't be restored (restore.py)."""
     path = f"{paths.VMS}/{disk.vm}"
     try:
@@ -392,59 +394,6 @@ def _note(disk: Disk, **changes: str) -> None:
             statefile.write(path, {**record, **changes})
     except (OSError, XenhelperError) as error:
         log.event("note", f"{path}: {error}", log.WARNING, vm=disk.vm)
-
-
-def remove(disk: Disk) -> None:
-    """Demote; as a migration's source, close the window. Raises XenhelperError."""
-    held = lock(disk.resource, 10.0)
-    try:
-        resource = events.one(disk.resource)
-        if resource is None or resource.minor < 0 or disk.other_users():
-            return
-        if resource.connected:
-            _met(disk.resource)
-        before = stepdown.step_down(disk.resource, disk.peer, disk.vm if disk.domain == disk.vm else "", 22.0)
-        drop_pages(disk.record.get("volume", ""))
-        if resource.connected:
-            close(disk.resource, disk.record.get("protocol", "A"))
-        log.event(
-            "removed",
-            f"{disk.resource} is no domain's disk now",
-            vm=disk.vm,
-            resource=disk.resource,
-            seconds=disk.seconds,
-        )
-        if before is None or before.role != events.PRIMARY:
-            return  # an `add` that failed: this host had nothing to let go
-        if disk.incoming:
-            return  # a migration that failed: it never ran here, and the other host's word counts
-        # a migration's source lets go after its destination began: the VM is over there now
-        away = disk.away and disk.peer
-        _note(disk, let_go_at=now(), **({"last_ran": disk.peer} if away else {}))
-        handed.forget(disk.vm)
-    finally:
-        os.close(held)
-
-
-def steady(record: "dict[str, str]", state: events.Resource) -> str:
-    """The protocol outside of migrations: the record's, but C while the Primary has no
-    current disk of its own. At A it would acknowledge writes that are on no disk anywhere."""
-    if state.connected and (
-        (state.role == events.PRIMARY and state.disk != events.UP_TO_DATE)
-        or (state.peer_role == events.PRIMARY and state.peer_disk != events.UP_TO_DATE)
-    ):
-        return "C"
-    return record.get("protocol", "A")
-
-
-def close(name: str, protocol: str) -> None:
-    """Back to the steady protocol, two-primaries no, in one call on either host."""
-    settings = show.one(name)
-    if settings is None or not settings.remote:
-        return
-    if settings.two_primaries or settings.protocol != protocol:
-        verbs.net_options(settings.local, settings.remote, protocol, False)
-        log.event("window-closed", f"{name}: protocol {protocol}, two-primaries no", resource=name)
 
 
 def _reason(error: CommandFailed) -> str:
@@ -463,7 +412,12 @@ def main(argv: "list[str]") -> int:
     try:
         store = Xenstore()
         disk = Disk(store, base)
-        (add if command == "add" else remove)(disk)
+        if command == "add":
+            add(disk)
+        else:
+            from xenhelper import letgo
+
+            letgo.remove(disk)
         return 0
     except (XenhelperError, OSError) as error:
         _fail(store, base, command, error, disk)

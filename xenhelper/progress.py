@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from collections import deque
+from typing import TextIO
 
 from xenhelper import units
 
@@ -11,11 +12,13 @@ _WIDTH, _EVERY, _RECENT = 24, 0.25, 15.0
 
 
 class Progress:
-    """``label`` and how much of ``total`` bytes is done; :meth:`end` leaves the terminal clean."""
+    """``label`` and how much of ``total`` bytes is done; :meth:`end` leaves the terminal clean.
+    ``stream``: where to, standard output if None."""
 
-    def __init__(self, label: str, total: int, done: int = 0) -> None:
+    def __init__(self, label: str, total: int, done: int = 0, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
         self.label, self.total, self.done = label, max(1, total), done
-        self._live = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        self._live = self._stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
         self._shown = 0.0
         self._tenth = 10 * done // self.total
         self._past = deque([(time.monotonic(), done)])
@@ -31,11 +34,13 @@ class Progress:
             tenth = 10 * self.done // self.total
             if tenth > self._tenth:
                 self._tenth = tenth
-                print(f"{self.label}: {10 * tenth} % of {units.size(self.total)}", flush=True)
+                print(
+                    f"{self.label}: {10 * tenth} % of {units.size(self.total)}", file=self._stream, flush=True
+                )
         elif now - self._shown >= _EVERY or self.done >= self.total:
             self._shown = now
-            sys.stdout.write(f"\r{self.line()}\x1b[K")
-            sys.stdout.flush()
+            self._stream.write(f"\r{self.line()}\x1b[K")
+            self._stream.flush()
 
     def line(self) -> str:
         """What stands on the terminal."""
@@ -52,8 +57,8 @@ class Progress:
     def end(self) -> None:
         """It is over, well or not: what is printed next starts on a line of its own."""
         if self._live and self._shown:
-            sys.stdout.write("\n")
-            sys.stdout.flush()
+            self._stream.write("\n")
+            self._stream.flush()
             self._shown = 0.0
 
 

@@ -20,6 +20,7 @@ from xenhelper import (
     permits,
     splitbrain,
     statefile,
+    steady,
     stepdown,
     virt,
     window,
@@ -290,8 +291,8 @@ def _unsteady(records: "list[dict[str, str]]") -> bool:
         if settings is None or not settings.remote:
             continue
         state = events.one(record["resource"])
-        steady = hotplug.steady(record, state) if state is not None else record.get("protocol", "A")
-        if settings.two_primaries or settings.protocol != steady:
+        wanted = steady.protocol(record, state) if state is not None else record.get("protocol", "A")
+        if settings.two_primaries or settings.protocol != wanted:
             return True
     return False
 

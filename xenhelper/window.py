@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable
 
-from xenhelper import handover, hotplug, intents, log, names, paths, statefile, virt
+from xenhelper import handover, hotplug, intents, log, names, paths, statefile, steady, virt
 from xenhelper.drbd import barrier, events, show, verbs
 from xenhelper.errors import CommandFailed, PeerFailed, PeerUnreachable, Refused, XenhelperError
 from xenhelper.peer import client
@@ -144,8 +144,8 @@ def close_one(name: str, seconds: float) -> str:
         settings = show.one(name)
         if state is None or settings is None:
             return ""  # not up: nothing is open, and its file says no
-        steady = hotplug.steady(record, state)
-        if settings.protocol == steady and not settings.two_primaries:
+        wanted = steady.protocol(record, state)
+        if settings.protocol == wanted and not settings.two_primaries:
             return ""
         if not settings.remote:
             return ""  # StandAlone: the next connection takes the settings of the file
@@ -155,7 +155,7 @@ def close_one(name: str, seconds: float) -> str:
                 # a grant that is under way comes first, so that none follows the closing
                 held = hotplug.lock(f"grant-{name}", max(1.0, deadline - time.monotonic()))
                 try:
-                    hotplug.close(name, steady)
+                    steady.close(name, wanted)
                 finally:
                     os.close(held)
                 continue

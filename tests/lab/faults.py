@@ -49,8 +49,8 @@ PHASES = (
     Phase("in-add", DESTINATION, "stop-before hotplug:_promote:verbs.primary"),
     Phase("both-primary", DESTINATION, "stop-after hotplug:_publish:xenstore.write_all"),
     Phase("answer", SOURCE, sight=f"xl list | grep -q '^{VM}--migratedaway '", hold=REAL_XL),
-    Phase("in-remove", SOURCE, "stop-before stepdown:step_down:verbs.secondary < hotplug:remove"),
-    Phase("closing", SOURCE, "stop-before hotplug:close:verbs.net_options < hotplug:remove"),
+    Phase("in-remove", SOURCE, "stop-before stepdown:step_down:verbs.secondary < letgo:remove"),
+    Phase("closing", SOURCE, "stop-before steady:close:verbs.net_options < letgo:remove"),
     Phase("closed", SOURCE, "stop-before window:Window.close:client.ask"),
 )
 FAULTS = ("kill", "power-source", "power-destination", "cut-link", "cut-both")

@@ -27,8 +27,8 @@ ONLY = {
 ELSEWHERE = (
     "provision:undo:", "provision:_remove_volumes:", "provision:resources_up:", "provision:rename_vdev:",
     "provision:_write_resource_file:bringup.adm", "replicate:_undo_both:", "replicate:_again:",
-    "numbers:unlease:", "numbers:preview:", "hotplug:add:", "hotplug:_up:", "hotplug:close:",
-    "hotplug:_fail:", "hotplug:_promote:verbs.secondary", "hotplug:_promote:permits.valid",
+    "numbers:unlease:", "numbers:preview:", "hotplug:add:", "hotplug:_up:", "hotplug:_fail:",
+    "hotplug:_promote:verbs.secondary", "hotplug:_promote:permits.valid",
 )  # fmt: skip
 # what changes nothing anywhere: killed there is killed before the step that follows
 READS = ("consider:consider:volumes.facts", "consider:_still_open:volumes")

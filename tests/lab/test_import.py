@@ -65,11 +65,11 @@ def _prepare(lab: Lab) -> tuple[dict[str, int], list[str]]:
 
 
 def _sums(bob: Host) -> list[str]:
-    return [product.checksum(bob, DISK, 0, MIB), bob.out(f"sha256sum {IMAGE}").split()[0]]
+    return [product.checksum(bob, DISK, 0, MIB).split()[0], bob.out(f"sha256sum {IMAGE}").split()[0]]
 
 
 def _copies(host: Host) -> list[str]:
-    return [product.checksum(host, path, 0, MIB) for path in (NEW_DISK, NEW_IMAGE)]
+    return [product.checksum(host, path, 0, MIB).split()[0] for path in (NEW_DISK, NEW_IMAGE)]
 
 
 # each kills the run before it; what it had done by then stays

@@ -51,6 +51,9 @@ def test_what_is_in_the_way_is_said_and_what_is_gone_is_made_again(lab: Lab) -> 
         "would bob: link /usr/local/sbin/xl",
     ):
         assert words in dry, dry
+    assert re.search(r"^  both +xenhelper \S+, Xen 4\.\S+, Linux \S+, DRBD 8\.4", dry, re.MULTILINE), dry
+    assert re.search(r"^  replication +10\.99\.0\.1 - 10\.99\.0\.2 \(.*MTU 1500", dry, re.MULTILINE), dry
+    assert re.search(r"^  migrates .*not PV \(alice: this Xen", dry, re.MULTILINE), dry
     for group in ("vg0", "vg1"):
         assert f"replicated   alice:{group} - bob:{group}" in dry
     assert _made(lab) == before
@@ -70,7 +73,9 @@ def test_what_is_in_the_way_is_said_and_what_is_gone_is_made_again(lab: Lab) -> 
     # what isn't setup's to change is told: DRBD's own service, a config made by hand, the link's ends
     link = bob.out("ip -4 -o addr show to 10.99.0.2 | awk '{print $2}'")
     mtu = bob.read(f"/sys/class/net/{link}/mtu").strip()
-    bob.run(f"ip link set {link} mtu 1400; systemctl enable -q drbd.service")
+    bob.run(
+        f"ip link set {link} mtu 1400; systemctl unmask -q drbd.service && systemctl enable -q drbd.service"
+    )
     alice.write("/etc/xen/old.cfg", "name = 'old'\ndisk = ['drbd:old,xvda,w']\n")
     said = alice.run(SETUP, timeout=300).out
     print(said)

@@ -145,7 +145,7 @@ def standalone_left() -> "contextlib.ExitStack":
 
 def double_start() -> "contextlib.ExitStack":
     """Starts where a Primary is left over, whoever uses the disk elsewhere."""
-    from xenhelper import hotplug
+    from xenhelper import hotplug, stepdown
     from xenhelper.drbd import events
 
     def promote(disk: Any, resource: events.Resource, deadline: float) -> events.Resource:
@@ -156,7 +156,7 @@ def double_start() -> "contextlib.ExitStack":
     original = hotplug._promote
     return _patched(
         (hotplug, "_promote", promote),
-        (hotplug.stepdown, "step_down", lambda name, peer, vm, seconds: events.one(name)),
+        (stepdown, "step_down", lambda name, peer, vm, seconds: events.one(name)),
     )
 
 

@@ -24,15 +24,15 @@ from tests.sim.kernel import Exec, Killed, Process
 from xenhelper.errors import CommandFailed, PeerFailed, PeerUnreachable, XenhelperError
 
 MODULES = (
-    "errors", "run", "paths", "statefile", "names", "intents", "log", "permits", "hotplug", "handover",
-    "window", "migrate", "fence", "reconcile", "destination", "boot", "xl", "hosts", "config", "volumes",
-    "drbd.events", "drbd.show", "drbd.verbs", "drbd.barrier", "drbd.bringup", "drbd.adm", "drbd.proc",
-    "xen.xenstore", "xen.domains", "xen.description", "peer.client", "peer.messages", "peer.verbs",
-    "peer.oneshot", "insync", "splitbrain", "ceded", "autostart", "restore", "takeover", "recover",
-    "stepdown", "alive", "drbdevent", "vmfile", "peer.about", "crash", "lease", "halfopen",
-    "handed", "alerts", "alerts.store", "leftover", "counters", "moved", "shelf", "oldcopy",
-    "virt", "virt.devices", "virt.definition",
-    "virt.hook", "virt.moving", "virt.source", "virt.hold", "virt.saved", "virt.settle", "virt.api",
+    "errors", "run", "paths", "statefile", "names", "intents", "log", "permits", "hotplug", "letgo",
+    "steady", "handover", "window", "migrate", "fence", "reconcile", "destination", "boot", "xl", "hosts",
+    "config", "volumes", "drbd.events", "drbd.show", "drbd.verbs", "drbd.barrier", "drbd.bringup",
+    "drbd.adm", "drbd.proc", "xen.xenstore", "xen.domains", "xen.description", "peer.client",
+    "peer.messages", "peer.verbs", "peer.oneshot", "insync", "splitbrain", "ceded", "autostart",
+    "restore", "takeover", "recover", "stepdown", "alive", "drbdevent", "vmfile", "peer.about", "crash",
+    "lease", "halfopen", "handed", "alerts", "alerts.store", "leftover", "counters", "moved", "shelf",
+    "oldcopy", "virt", "virt.devices", "virt.definition", "virt.hook", "virt.moving", "virt.source",
+    "virt.hold", "virt.saved", "virt.settle", "virt.api",
 )  # fmt: skip
 # modules that keep the real thing: the ports' own insides
 LEFT = ("xenhelper.run", "xenhelper.peer.client", "xenhelper.peer.oneshot", "xenhelper.xen.xenstore",

@@ -104,7 +104,7 @@ def test_pages_name_every_public_command() -> None:
             assert re.search(rf"^\.B {command}\b", page, re.MULTILINE), command
 
 
-@pytest.mark.parametrize("module", ["hotplug", "handover", "stepdown", "drbdevent", "insync"])
+@pytest.mark.parametrize("module", ["hotplug", "letgo", "handover", "stepdown", "drbdevent", "insync"])
 def test_what_somebody_waits_for_imports_nothing_heavy(module: str) -> None:
     """Each of these costs about as much as starting the interpreter: a guest's downtime waits
     for the block script, the kernel's worker and an alert for DRBD's handler."""

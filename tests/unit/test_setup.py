@@ -22,7 +22,7 @@ from xenhelper.errors import (
 )
 from xenhelper.peer import client
 from xenhelper.run import Result
-from xenhelper.setup import decide, half, host, obstacles, remote
+from xenhelper.setup import decide, found, half, host, obstacles, remote
 from xenhelper.setup.decide import Link, Wishes
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHwOTqWlzTn0xEGlDBgHgnmQnmdFYXXnHYHuZcZC2RZZ"
@@ -59,6 +59,28 @@ def links(
     here: dict[str, Any], there: dict[str, Any], wishes: Wishes | None = None, known: Any = None
 ) -> Any:
     return decide.links(here, there, wishes or Wishes(), known or {})
+
+
+def test_what_was_found_is_told_in_a_few_lines() -> None:
+    no_pv = {"pv": "this Xen is built without shadow paging"}
+    same = {"version": "0.1.0", "xen": "4.20", "kernel": "6.12.1-amd64", "drbd": "8.4.11"}
+    here, there = (facts(*who, **same, cannot_migrate=no_pv) for who in (("alice", 1), ("bob", 2)))
+    for item in here["addresses"]:
+        item.update(mtu=9000, speed=10000)
+    for item in there["addresses"]:
+        item.update(mtu=1500, speed=0)  # a bridge says none
+    pairing = decide.pairing(here, there, Wishes(), {}, {"vg0": "vg0"}, 22)
+    told = dict(found.lines(pairing, here, there))
+    assert told["both"] == "xenhelper 0.1.0, Xen 4.20, Linux 6.12.1-amd64, DRBD 8.4.11"
+    assert told["replication"] == "10.99.0.1 - 10.99.0.2 (no default route over it, MTU 1500, 10000 Mbit/s)"
+    assert "(a shared network, MTU 1500" in told["management"]
+    assert told["replicated"] == "alice:vg0 - bob:vg0"
+    assert told["migrates"] == "PVH, HVM guests; not PV (alice: this Xen is built without shadow paging)"
+    # hosts that differ, one of them booted without Xen
+    there.update(xen="", drbd="", cannot_migrate=None)
+    told = dict(found.lines(pairing, here, there))
+    assert told["bob"] == "xenhelper 0.1.0, Xen not running, Linux 6.12.1-amd64, DRBD not loaded"
+    assert "alice" in told and "migrates" not in told
 
 
 def test_the_direct_link_replicates_and_ssh_shows_the_other_path() -> None:

@@ -10,7 +10,6 @@ from xenhelper import (
     alerts,
     differing,
     drbdevent,
-    hotplug,
     insync,
     intents,
     log,
@@ -19,6 +18,7 @@ from xenhelper import (
     recover,
     splitbrain,
     statefile,
+    steady,
 )
 from xenhelper.drbd import bringup, events, verbs
 from xenhelper.errors import PeerUnreachable, Refused, UsageError
@@ -272,17 +272,17 @@ def test_the_handler_returns_before_the_alert_is_on_disk(host: Host, monkeypatch
 
 
 def test_a_primary_without_a_disk_writes_synchronously() -> None:
-    steady = hotplug.steady
+    protocol = steady.protocol
     well = {"connection": "Connected", "role": "Primary", "peer_role": "Secondary", "peer_disk": "UpToDate"}
-    assert steady({"protocol": "A"}, state(**well)) == "A"
+    assert protocol({"protocol": "A"}, state(**well)) == "A"
     for disk in ("Diskless", "Failed", "Inconsistent", "Attaching"):
-        assert steady({"protocol": "A"}, state(**{**well, "disk": disk})) == "C"
+        assert protocol({"protocol": "A"}, state(**{**well, "disk": disk})) == "C"
         # the other host sees the same, and doesn't switch it back
         seen = {**well, "role": "Secondary", "peer_role": "Primary", "peer_disk": disk}
-        assert steady({"protocol": "A"}, state(**seen)) == "C"
+        assert protocol({"protocol": "A"}, state(**seen)) == "C"
     # a Secondary without a disk, or a first sync, is no reason
-    assert steady({"protocol": "A"}, state(**{**well, "peer_disk": "Diskless"})) == "A"
-    assert steady({}, state(role="Primary", disk="Diskless")) == "A"
+    assert protocol({"protocol": "A"}, state(**{**well, "peer_disk": "Diskless"})) == "A"
+    assert protocol({}, state(role="Primary", disk="Diskless")) == "A"
 
 
 def give_up(host: Host, **more: Any) -> list[str]:
@@ -396,7 +396,7 @@ def test_a_failed_disk_switches_to_protocol_c_but_not_under_a_migration(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed: list[tuple[str, str]] = []
-    monkeypatch.setattr(hotplug, "close", lambda name, protocol: closed.append((name, protocol)))
+    monkeypatch.setattr(steady, "close", lambda name, protocol: closed.append((name, protocol)))
     monkeypatch.setattr(drbdevent.time, "sleep", lambda _: setattr(host.now, "disk", "Diskless"))
     host.now = state(
         connection="Connected", role="Primary", peer_role="Secondary", peer_disk="UpToDate", disk="UpToDate"

@@ -260,7 +260,7 @@ def test_to_the_end_limited_in_speed_and_full_speed_again(pair: Pair) -> None:
         pair.now.replication = "Established"
 
     pair.step = finish
-    found = drive.run(RECORD, drive.Limits(10 * MIB), lambda line: None, resume=False)
+    found = drive.run(RECORD, drive.Limits(10 * MIB), lambda at, size: None, resume=False)
     assert pair.did == [
         "bob busy",
         "rate 10240",
@@ -284,7 +284,7 @@ def test_time_is_up_and_another_night_it_goes_on_there(pair: Pair, monkeypatch: 
     monkeypatch.setattr(
         drive.Limits, "over", lambda self: pair.now.replication == "VerifyS" or bool(pair.lines)
     )
-    found = drive.run(RECORD, limits, lambda line: None, resume=True)
+    found = drive.run(RECORD, limits, lambda at, size: None, resume=True)
     assert (found.state, found.position) == ("partial", SIZE // 2 - (8 << 20))
     assert found.whole_at == "" and "verify 0 1" in pair.did
     assert "disk-options web1-xvda" in pair.did, "full speed for resyncs again"
@@ -300,7 +300,7 @@ def test_time_is_up_and_another_night_it_goes_on_there(pair: Pair, monkeypatch: 
 
     pair.did.clear()
     pair.step = finish
-    found = drive.run(RECORD, drive.Limits(10 * MIB), lambda line: None, resume=True)
+    found = drive.run(RECORD, drive.Limits(10 * MIB), lambda at, size: None, resume=True)
     assert f"verify {(SIZE // 2 - (8 << 20)) // 512} {SIZE // 512}" in pair.did
     assert (found.state, found.position) == ("clean", SIZE)
 
@@ -320,7 +320,7 @@ def test_what_is_not_well_is_not_compared(pair: Pair, change: dict[str, Any], wo
         setattr(pair.now, key, value)
     limits = drive.Limits(MIB, patient=False)
     with pytest.raises(Refused, match=words):
-        drive.run(RECORD, limits, lambda line: None, resume=False)
+        drive.run(RECORD, limits, lambda at, size: None, resume=False)
     assert not any(line.startswith(("verify", "rate")) for line in pair.did)
 
 
@@ -328,14 +328,14 @@ def test_an_open_change_here_or_there_is_waited_for_and_not_compared(pair: Pair)
     limits = drive.Limits(MIB, patient=False)
     intents.write("window", "web1")
     with pytest.raises(Busy, match="window"):
-        drive.run(RECORD, limits, lambda line: None, resume=False)
+        drive.run(RECORD, limits, lambda at, size: None, resume=False)
     intents.remove("window", "web1")
     pair.busy = True
     with pytest.raises(Busy, match="other host"):
-        drive.run(RECORD, limits, lambda line: None, resume=False)
+        drive.run(RECORD, limits, lambda at, size: None, resume=False)
     pair.busy, pair.dead = False, True
     with pytest.raises(Refused, match="can't be asked"):
-        drive.run(RECORD, limits, lambda line: None, resume=False)
+        drive.run(RECORD, limits, lambda at, size: None, resume=False)
     assert not any(line.startswith(("verify", "rate")) for line in pair.did)
 
 

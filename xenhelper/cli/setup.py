@@ -6,7 +6,7 @@ from typing import Any
 
 from xenhelper import __version__
 from xenhelper.errors import EXIT_DONE, UsageError, XenhelperError
-from xenhelper.setup import decide, half
+from xenhelper.setup import decide, found, half
 from xenhelper.setup.remote import NotInstalled, Remote
 
 HELP = "pair this host with PEER: configuration, key, hooks and units on both"
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     known = half.present()
     groups = _choose_groups(args, wishes, here, there, known)
     pairing = decide.pairing(here, there, wishes, known, groups, remote.port)
-    _show(pairing)
+    _show(pairing, here, there)
     changed = _carry_out(pairing, here, there, remote, args.dry_run)
     for line in changed:
         print(f"  {'would ' if args.dry_run else ''}{line}")
@@ -129,12 +129,10 @@ def _asked(name: str, here: dict[str, Any], there: dict[str, Any]) -> bool:
     return input(question).strip().lower() in ("", "y", "yes")
 
 
-def _show(pairing: decide.Pairing) -> None:
+def _show(pairing: decide.Pairing, here: dict[str, Any], there: dict[str, Any]) -> None:
     print(f"{pairing.host} and {pairing.peer}")
-    print(f"  management   {pairing.management.here} - {pairing.management.there}")
-    print(f"  replication  {pairing.replication.here} - {pairing.replication.there}")
-    for ours, theirs in pairing.groups.items():
-        print(f"  replicated   {pairing.host}:{ours} - {pairing.peer}:{theirs}")
+    for name, said in found.lines(pairing, here, there):
+        print(f"  {name:<12} {said}")
     for warning in pairing.warnings:
         print(f"  warning: {warning}")
 

@@ -6,10 +6,12 @@ import os
 import sys
 import time
 from datetime import datetime
+from typing import TextIO
 
 from xenhelper import config, log, paths, statefile, units
 from xenhelper.drbd import events
 from xenhelper.errors import EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, Busy, UsageError, XenhelperError
+from xenhelper.progress import Progress
 from xenhelper.verify import drive, repair, results, schedule, stop
 
 HELP = "compare both copies of each disk; with --repair, copy what differs from the good side"
@@ -71,10 +73,13 @@ def _compare(chosen: list[dict[str, str]], settings: config.Config, as_json: boo
     held = stop.lock()
     try:
         for record in chosen:
+            bar = _Bar(record["resource"], sys.stderr if as_json else sys.stdout)
             try:
                 limits = drive.Limits(settings.verify_rate * units.MIB)
-                result = drive.run(record, limits, say, resume=False)
+                result = drive.run(record, limits, bar.show, resume=False)
+                bar.end()
             except XenhelperError as error:
+                bar.end()
                 refused.append(str(error))
                 print(f"xenhelper: {error}", file=sys.stderr)
                 continue
@@ -92,6 +97,25 @@ def _compare(chosen: list[dict[str, str]], settings: config.Config, as_json: boo
     if any(result.differing for result in found):
         return EXIT_FAILED
     return EXIT_REFUSED if refused else EXIT_DONE
+
+
+class _Bar:
+    """How far one disk's comparison has come; nothing before it has begun."""
+
+    def __init__(self, resource: str, stream: TextIO) -> None:
+        self.resource, self.stream = resource, stream
+        self._progress: Progress | None = None
+
+    def show(self, at: int, size: int) -> None:
+        """``at`` of ``size`` bytes are compared."""
+        if self._progress is None:
+            self._progress = Progress(f"{self.resource}: compared", size, stream=self.stream)
+        self._progress.add(at - self._progress.done)
+
+    def end(self) -> None:
+        """What comes next starts on a line of its own."""
+        if self._progress is not None:
+            self._progress.end()
 
 
 def _repair(args: argparse.Namespace, chosen: list[dict[str, str]]) -> int:
@@ -134,7 +158,7 @@ def _scheduled() -> int:
             if limits.over():
                 break
             try:
-                differ |= drive.run(records[name], limits, lambda line: None, resume=True).differing > 0
+                differ |= drive.run(records[name], limits, lambda at, size: None, resume=True).differing > 0
             except XenhelperError as error:
                 log.event("note", f"verify: {error}", log.WARNING, resource=name)
     finally:

@@ -151,9 +151,7 @@ def cannot_migrate() -> dict[str, str]:
     """Kind of guest -> why this Xen can't migrate it."""
     from xenhelper import destination
 
-    info = destination.xen_info()
-    found = {kind: destination.can_migrate(kind, info) for kind in ("pv", "pvh", "hvm")}
-    return {kind: why for kind, why in found.items() if why}
+    return destination.cannot_migrate()
 
 
 def beneath_drbd() -> list[list[str]]:

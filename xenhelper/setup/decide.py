@@ -204,6 +204,15 @@ def groups_of(known: Mapping[str, Any], peer: str) -> dict[str, str]:
     return dict(known.get("peers", {}).get(peer, {}).get("volume_groups", {}))
 
 
+def ends(link: Link, here: Facts, there: Facts) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What both hosts say of the devices that have ``link``'s addresses; {} where none has."""
+
+    def of(facts: Facts, address: str) -> dict[str, Any]:
+        return next((item for item in facts["addresses"] if item["address"] == address), {})
+
+    return of(here, link.here), of(there, link.there)
+
+
 def pairing(
     here: Facts,
     there: Facts,
@@ -216,11 +225,8 @@ def pairing(
     """Everything together. Raises XenhelperError."""
     check_groups(here, there, groups)
     management, replication, warnings = links(here, there, wishes, known)
-    ends: list[dict[str, Any]] = [
-        next((item for item in facts["addresses"] if item["address"] == address), {})
-        for facts, address in ((here, replication.here), (there, replication.there))
-    ]
-    warnings += obstacles.of_link(ends[0], ends[1], (here["host"], there["host"]))
+    ours, theirs = ends(replication, here, there)
+    warnings += obstacles.of_link(ours, theirs, (here["host"], there["host"]))
     if here.get("drbd", "")[:2] != there.get("drbd", "")[:2] and here.get("drbd") and there.get("drbd"):
         warnings.append(
             f"DRBD is {here['drbd']} on {here['host']} and {there['drbd']} on {there['host']}: untested"

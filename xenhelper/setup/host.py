@@ -7,7 +7,7 @@ import shutil
 from typing import Any
 
 from xenhelper import paths
-from xenhelper.errors import CommandFailed
+from xenhelper.errors import CommandFailed, XenhelperError
 from xenhelper.run import run
 from xenhelper.setup import obstacles
 
@@ -31,7 +31,18 @@ def facts() -> dict[str, Any]:
         "shim": shim_state(),
         "conf": _text(paths.CONFIG),
         "warnings": warnings(),
+        "cannot_migrate": _cannot_migrate(),
     }
+
+
+def _cannot_migrate() -> "dict[str, str] | None":
+    """destination.cannot_migrate; None where Xen doesn't say (it isn't running, say)."""
+    from xenhelper import destination
+
+    try:
+        return destination.cannot_migrate()
+    except XenhelperError:
+        return None
 
 
 def addresses() -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
-from xenhelper import hotplug, names, splitbrain
+from xenhelper import names, splitbrain, steady
 from xenhelper.drbd import events
 from xenhelper.status import more
 from xenhelper.status.read import Domain, World
@@ -206,7 +206,7 @@ def _disk_problems(
     vm: str,
     disk: dict[str, Any],
     state: events.Resource | None,
-    steady: str,
+    wanted: str,
     migrating: bool,
     world_splits: Collection[str] = (),
 ) -> list[Problem]:
@@ -253,9 +253,9 @@ def _disk_problems(
         add(CRITICAL, "both hosts are Primary and no migration is under way", "`xenhelper reconcile` on both")
     if disk["two_primaries"]:
         add(ERROR, "two Primaries are allowed and no migration is under way", "`xenhelper reconcile`")
-    steady = hotplug.steady({"protocol": steady}, state)
-    if state.connection != "StandAlone" and disk["protocol"] != steady:
-        add(WARNING, f"protocol {disk['protocol']} instead of {steady}", "`xenhelper reconcile`")
+    wanted = steady.protocol({"protocol": wanted}, state)
+    if state.connection != "StandAlone" and disk["protocol"] != wanted:
+        add(WARNING, f"protocol {disk['protocol']} instead of {wanted}", "`xenhelper reconcile`")
     return found
 
 

@@ -9,7 +9,7 @@ copies have it.
 
 import os
 
-from xenhelper import hotplug, intents, log, names, provision, stepdown
+from xenhelper import hotplug, intents, log, names, provision, steady, stepdown
 from xenhelper.drbd import events, verbs
 from xenhelper.errors import Busy, CommandFailed, PeerFailed, PeerUnreachable, Refused, XenhelperError
 from xenhelper.peer.client import ask
@@ -78,7 +78,7 @@ def _try(record: "dict[str, str]") -> str:
             return _write(state.minor)
         finally:
             stepdown.step_down(name, peer, "", 20.0)
-            hotplug.close(name, record.get("protocol", "A"))
+            steady.close(name, record.get("protocol", "A"))
     finally:
         os.close(held)
 

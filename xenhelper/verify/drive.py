@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from xenhelper import alerts, beneath, intents, log, names, paths, statefile, units
+from xenhelper import alerts, beneath, intents, log, names, paths, statefile
 from xenhelper.drbd import events, proc, verbs
 from xenhelper.errors import Busy, PeerFailed, PeerUnreachable, Refused, XenhelperError
 from xenhelper.verify import kernel, results, stop
@@ -64,15 +64,16 @@ def passing(state: events.Resource | None) -> bool:
     return state is not None and state.in_sync
 
 
-def run(record: dict[str, str], limits: Limits, say: Callable[[str], None], resume: bool) -> Result:
+def run(record: dict[str, str], limits: Limits, show: Callable[[int, int], None], resume: bool) -> Result:
     """Compare ``record``'s resource; goes on where an earlier one was stopped if ``resume``.
+    ``show`` is told how many bytes of how many are compared, about each second.
 
     The caller holds :func:`stop.lock`. Raises Refused, or Busy when it can't begin now.
     """
     name = names.check_resource(record["resource"])
     if os.path.exists(f"{stop.marks()}/{name}"):
         stop.here(name)  # left by one that was killed: nobody else of this host is at it now
-    job = _Job(record, limits, say, resume)
+    job = _Job(record, limits, show, resume)
     try:
         while not job.finished and not limits.over():
             job.wait_for_turn()
@@ -90,15 +91,14 @@ class _Job:
     """What is known while it goes on."""
 
     def __init__(
-        self, record: dict[str, str], limits: Limits, say: Callable[[str], None], resume: bool
+        self, record: dict[str, str], limits: Limits, show: Callable[[int, int], None], resume: bool
     ) -> None:
         self.name, self.vm, self.peer = record["resource"], record["vm"], record["peer"]
-        self.limits, self.say = limits, say
+        self.limits, self.show = limits, show
         self.minor = int(record["minor"])
         self.begun_at = 0
         self.misses = 0
         self.finished = False
-        self.shown = 0
         before = results.read(self.name)
         if resume and before is not None and before.state == PARTIAL:
             self.result = replace(before, by=record["host"], until="")
@@ -201,10 +201,7 @@ class _Job:
         self._found(said)
         at = max(self.result.position, min(position, self.result.size) - _AGAIN)
         self.result = replace(self.result, position=at)
-        tenth = 10 * at // self.result.size if self.result.size else 0
-        if tenth > self.shown:
-            self.shown = tenth
-            self.say(f"{self.name}: {10 * tenth} % of {units.size(self.result.size)} compared")
+        self.show(at, self.result.size)
 
     def _found(self, said: kernel.Said) -> None:
         ranges = kernel.merged([*self.result.ranges, *said.ranges])

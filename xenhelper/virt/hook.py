@@ -14,7 +14,7 @@ import os
 import sys
 import time
 
-from xenhelper import hotplug, intents, log, names, paths, statefile, virt
+from xenhelper import hotplug, intents, letgo, log, names, paths, statefile, virt
 from xenhelper.drbd import events, show, verbs
 from xenhelper.errors import EXIT_REFUSED, Refused, XenhelperError
 from xenhelper.virt import devices
@@ -228,7 +228,7 @@ def _remove(disk: Disk) -> None:
     # after a refused start there is nothing to give back, and a window that may be open is
     # that of the domain on the other host
     if state is not None and state.role == events.PRIMARY:
-        hotplug.remove(disk)
+        letgo.remove(disk)
 
 
 def run(name: str, operation: str, text: str) -> None:
