@@ -161,7 +161,9 @@ def link(name: str, path: str) -> None:
     folder = paths.ROOT + AUTO
     if "/" in name or name.startswith(".") or not name.isprintable() or not vmfile.storable(path):
         raise XenhelperError(f"{name[:80]!r} can't be a link to a VM's config in {AUTO}")
-    if os.path.isdir(folder) and not os.path.lexists(f"{folder}/{name}"):
+    # not every package of Xen's makes it
+    os.makedirs(folder, mode=0o755, exist_ok=True)
+    if not os.path.lexists(f"{folder}/{name}"):
         os.symlink(path, f"{folder}/{name}")
 
 

@@ -182,11 +182,16 @@ def test_the_old_copy_is_the_last_one(world: World) -> None:
 
 
 def test_a_dead_host_is_replaced_and_told_when_it_returns(world: World) -> None:
+    started = world.folder / "alice/etc/xen/auto"
+    started.mkdir()
+    (started / "web1.cfg").symlink_to("/etc/xen/web1.cfg")
     world.power_off("bob")
     done = world.run("alice", *MOVE)
     assert done.returncode == 0, done.stderr
     assert "left bob's copy as it is, as bob doesn't answer" in done.stdout
     check_moved(world)
+    # carol hasn't even the folder
+    assert (world.folder / "carol/etc/xen/auto/web1.cfg").readlink() == Path("/etc/xen/web1.cfg")
     world.power_on("bob")
     assert set(world.drbd("bob")) == set(NAMES)  # up, and alone: its port and secret are nobody's
     assert "WFConnection" in world.read("bob", "proc/drbd")

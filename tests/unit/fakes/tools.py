@@ -224,8 +224,9 @@ def resources(path: Path) -> dict[str, dict[str, Any]]:
             "protocol": word(r"protocol (\w);", part, "C"),
             "dual": word(r"allow-two-primaries (\w+);", part, "no"),
             "fencing": word(r"fencing ([\w-]+);", part, "dont-care"),
-            "thin": int(word(r"rs-discard-granularity (\d+);", part, "0")),
         }
+        if "rs-discard-granularity" in part:
+            found[name[1]]["thin"] = int(word(r"rs-discard-granularity (\d+);", part, "0"))
     return found
 
 
@@ -290,7 +291,7 @@ def fill(one: str, item: Any, two: str, peer: Any) -> None:
     had = load(f"{source}.lvm.json", {})["volumes"].get(good["volume"].removeprefix("/dev/"), {})
     volume = theirs.get(new["volume"].removeprefix("/dev/"), {})
     if volume.get("pool"):
-        volume["used"] = had.get("used", volume["size"]) if new["thin"] else volume["size"]
+        volume["used"] = had.get("used", volume["size"]) if new.get("thin") else volume["size"]
         save(f"{target}.lvm.json", load(f"{target}.lvm.json", {}) | {"volumes": theirs})
 
 
