@@ -80,7 +80,8 @@ def hook(process: Process, vm: str, uuid: str, operation: str) -> int:
     if not hasattr(host, "daemon") or host.daemon[0] != host.boots:
         host.daemon = (host.boots, Daemon(world))
     name = {"start": "block add", "release": "block remove"}.get(operation, f"block {operation}")
-    text = xml(world, vm, uuid)
+    # it calls this one with nothing (libxlDomainMigrationPrepareAny in 9.0.0 and 11.3.0)
+    text = "" if operation == "migrate" else xml(world, vm, uuid)
     child = world.product(host, name, lambda: product.called(vm, operation, text))
     child.parent = host.daemon[1]
     host.hooked.add(vm)

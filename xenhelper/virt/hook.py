@@ -240,6 +240,14 @@ def run(name: str, operation: str, text: str) -> None:
     known = devices.records()
     if not known:
         return
+    if operation == "migrate" and not text.strip():
+        # 9.0.0 and 11.3.0 ask their formatter for a migratable XML, which is no such thing's to
+        # give, and call the hook with nothing (libxlDomainMigrationPrepareAny, libxlDomainHookRun)
+        if names.valid_vm(name) and virt.runs_by(name):
+            from xenhelper.virt import moving
+
+            moving.announce(name)
+        return
     from xenhelper.virt import definition
 
     try:
@@ -257,7 +265,7 @@ def run(name: str, operation: str, text: str) -> None:
     from xenhelper.virt import moving
 
     if operation == "migrate":
-        moving.announce(call)
+        moving.announce(call.vm, call.uuid)
         return
     with Xenstore() as store:
         if operation == "start":
