@@ -61,6 +61,7 @@ lab-report: venv
 
 # make bench            everything that docs/performance.md compares, side by side
 # make bench ROW=add    only what gives this row
+# make bench ROW=profile  the course of one migration of each kind, and what it costs both hosts
 .PHONY: bench
 bench: lab-needs venv deb
 	@$(PY) -m tests.bench $(ROW)

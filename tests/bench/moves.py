@@ -29,20 +29,25 @@ exit $status
 """
 
 
-def run(lab: Lab, turns: int = TURNS) -> dict[str, Samples]:
-    """Rows of a migration. Both guests write all the time at the same rate, but the one that
-    isn't moved holds still."""
+def prepare(lab: Lab) -> str:
+    """web1 and hand run on alice and write; Xen's own xl."""
     lab.reset("vm")
     byhand.build(lab)
     real = product.real_xl(lab.alice)
     lab.alice.run(f"{real} create {byhand.CONFIG}", timeout=200)
-    guests = {"web1": Guest(lab.alice, "web1"), byhand.VM: Guest(lab.alice, byhand.VM)}
-    guests[byhand.VM].wait_writing(disks=len(byhand.DISKS))
+    Guest(lab.alice, byhand.VM).wait_writing(disks=len(byhand.DISKS))
+    return real
+
+
+def run(lab: Lab, turns: int = TURNS) -> dict[str, Samples]:
+    """Rows of a migration. Both guests write all the time at the same rate, but the one that
+    isn't moved holds still."""
+    real = prepare(lab)
     found = {key: Samples() for key in ROWS}
     for turn in range(turns):
         source, target = lab.hosts if turn % 2 == 0 else lab.hosts[::-1]
         _ours(lab, source, target, found)
-        _theirs(source, target, real, found)
+        _theirs(lab, source, target, real, found)
     for host in lab.hosts:
         for name in ("block-xenhelper", "block-drbd"):
             path = f"/etc/xen/scripts/{name}"
@@ -53,7 +58,7 @@ def run(lab: Lab, turns: int = TURNS) -> dict[str, Samples]:
         source, target = lab.hosts if turn % 2 == 0 else lab.hosts[::-1]
         for vm, xl in (("web1", "xl"), (byhand.VM, real)):
             target.run(f"rm -f {_CALLS}")
-            _quiet(source, other=byhand.VM if vm == "web1" else "web1")
+            quiet(lab, vm)
             product.migrate(source, target.name, vm, xl)
             side = found["add-destination"]
             calls = _adds(target.read(_CALLS))
@@ -66,17 +71,19 @@ def _adds(text: str) -> list[float]:
     return [int(c[2]) / 1e6 for c in calls if c[0] == "add" and c[1].endswith("--incoming") and c[3] == "0"]
 
 
-def _quiet(host: Host, other: str) -> None:
-    """The guest that isn't looked at holds still, the one that is writes."""
-    for name, command in ((other, "pause"), ("web1" if other != "web1" else byhand.VM, "resume")):
-        Guest(host, name).send(command)
+def quiet(lab: Lab, vm: str) -> None:
+    """``vm``, which is looked at, writes; the other one holds still, wherever it runs."""
+    other = byhand.VM if vm == "web1" else "web1"
+    for name, command in ((other, "pause"), (vm, "resume")):
+        guests = [Guest(host, name) for host in lab.hosts]
+        next(guest for guest in guests if guest.domid() is not None).send(command)
     time.sleep(3)
 
 
 def _measured(
-    source: Host, target: Host, vm: str, xl: str, minors: list[int]
+    lab: Lab, source: Host, target: Host, vm: str, xl: str, minors: list[int]
 ) -> tuple[float, list[measure.Migration]]:
-    _quiet(source, other=byhand.VM if vm == "web1" else "web1")
+    quiet(lab, vm)
     with measure.Sampler(target, minors) as sampler:
         began = time.monotonic()
         product.migrate(source, target.name, vm, xl)
@@ -94,7 +101,7 @@ def _worst(values: list[float | None]) -> list[float]:
 def _ours(lab: Lab, source: Host, target: Host, found: dict[str, Samples]) -> None:
     minors = [product.minor(target, name) for name in OURS]
     since = source.out("date +%s.%N")
-    seconds, seen = _measured(source, target, "web1", "xl", minors)
+    seconds, seen = _measured(lab, source, target, "web1", "xl", minors)
     product.assert_steady(lab, OURS, target)
     events = source.run(
         f"journalctl -q -t xenhelper -o json --since @{since} "
@@ -109,8 +116,8 @@ def _ours(lab: Lab, source: Host, target: Host, found: dict[str, Samples]) -> No
     found["protocol-c"].theirs.append(seconds)
 
 
-def _theirs(source: Host, target: Host, real: str, found: dict[str, Samples]) -> None:
-    seconds, seen = _measured(source, target, byhand.VM, real, byhand.MINORS)
+def _theirs(lab: Lab, source: Host, target: Host, real: str, found: dict[str, Samples]) -> None:
+    seconds, seen = _measured(lab, source, target, byhand.VM, real, byhand.MINORS)
     found["downtime"].theirs += _worst([one.downtime for one in seen])
     found["both-primary"].theirs += _worst([one.both_primary for one in seen])
     found["migrate"].theirs.append(seconds)
@@ -125,7 +132,7 @@ def allowed(journal: str) -> list[float]:
         entry = json.loads(line)
         resource, at = entry.get("XENHELPER_RESOURCE", ""), int(entry["__REALTIME_TIMESTAMP"]) / 1e6
         if entry.get("XENHELPER_EVENT") == "window-granted":
-            granted[resource] = at
+            granted.setdefault(resource, at)  # granted once more while it holds, it holds since the first
         elif entry.get("XENHELPER_EVENT") == "window-closed" and resource in granted:
             spans.append(at - granted.pop(resource))
     return [max(spans)] if spans else []

@@ -1,15 +1,14 @@
-"""Records both hosts while the demo runs: samples, permission, journal, clocks."""
+"""Records both hosts while the demo runs: beside what recording.py sees, the permission."""
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from . import demo_samples as ds
 from . import demo_timeline as tl
-from . import measure
+from . import measure, recording
 from .host import Host
 from .lab import Lab
 
@@ -26,22 +25,6 @@ while :; do
     sleep 0.7
 done
 """
-_CLOCK = "while read -r line; do read -r up rest < /proc/uptime; echo $up; done"
-
-
-def look_at_clock(host: Host, looks: int = 8) -> tuple[float, float]:
-    """The host's uptime and the harness's clock in the same moment, to some hundredths of a second."""
-    found = []
-    with subprocess.Popen(
-        host.ssh_command(_CLOCK), stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
-    ) as process:
-        assert process.stdin is not None and process.stdout is not None
-        for _ in range(looks):
-            before = time.monotonic()
-            process.stdin.write(b"\n")
-            line = process.stdout.readline()
-            found.append((before, float(line), time.monotonic()))
-    return ds.closest_look(found)
 
 
 @dataclass(frozen=True)
@@ -65,22 +48,16 @@ class Recorder:
     moves: list[Move] = field(default_factory=list)
 
     def __enter__(self) -> Recorder:
-        self._samplers = [measure.Sampler(host, self.minors) for host in self.lab.hosts]
-        self._first = self.lab.both(look_at_clock)
-        self._cursors = self.lab.both(
-            lambda host: host.out("journalctl -q -n 0 --show-cursor | sed -n 's/^-- cursor: //p'")
-        )
+        self._recording = recording.Recording(self.lab, self.minors)
+        self._recording.__enter__()
         self.lab.both(self._start_checks)
-        for sampler in self._samplers:
-            sampler.__enter__()
         self.start = time.monotonic()
         return self
 
     def __exit__(self, *_: object) -> None:
         if not self.lab.is_up:
             return  # interrupted: the loops ended with their hosts
-        for sampler in self._samplers:
-            sampler.__exit__()
+        self._recording.__exit__()
         self.lab.both(lambda host: host.run(f"kill $(cat {_CHECKS}.pid)", check=False))
         self.end = time.monotonic()
 
@@ -88,23 +65,21 @@ class Recorder:
         host.write(f"{_CHECKS}.sh", _LOOP)
         host.run(f"nohup sh {_CHECKS}.sh > {_CHECKS} 2>/dev/null </dev/null & echo $! > {_CHECKS}.pid")
 
-    def _journal(self, host: Host, cursor: str) -> list[ds.Entry]:
-        text = host.run(f"journalctl -q -t xenhelper -o json --after-cursor='{cursor}'", check=False).out
-        return ds.parse_journal(text)
-
     def timeline(self, title: str) -> tl.Timeline:
         """What was recorded, on one clock. Call after the ``with``."""
-        last = self.lab.both(look_at_clock)
-        clocks = [ds.Clock(first, later) for first, later in zip(self._first, last, strict=True)]
-        samples = [measure.parse(sampler.text()) for sampler in self._samplers]
-        entries = [
-            self._journal(host, cursor) for host, cursor in zip(self.lab.hosts, self._cursors, strict=True)
-        ]
+        seen = self._recording.seen()
         checks = [
-            [(clock.harness(up), allowed) for up, allowed in ds.parse_checks(text)]
-            for clock, text in zip(clocks, self.lab.both(lambda host: host.read(_CHECKS)), strict=True)
+            [(one.clock.harness(up), allowed) for up, allowed in ds.parse_checks(text)]
+            for one, text in zip(seen, self.lab.both(lambda host: host.read(_CHECKS)), strict=True)
         ]
-        return build(self, title, samples, entries, checks, clocks)
+        return build(
+            self,
+            title,
+            [one.samples for one in seen],
+            [one.entries for one in seen],
+            checks,
+            [one.clock for one in seen],
+        )
 
 
 def _times(entries: Sequence[ds.Entry], clock: ds.Clock, event: str) -> list[float]:
@@ -114,8 +89,8 @@ def _times(entries: Sequence[ds.Entry], clock: ds.Clock, event: str) -> list[flo
 def build(
     recorder: Recorder,
     title: str,
-    samples: Sequence[list[measure.Sample]],
-    entries: Sequence[list[ds.Entry]],
+    samples: Sequence[Sequence[measure.Sample]],
+    entries: Sequence[Sequence[ds.Entry]],
     checks: Sequence[list[tuple[float, bool]]],
     clocks: Sequence[ds.Clock],
 ) -> tl.Timeline:
@@ -148,7 +123,7 @@ def build(
 
 def _hand_overs(
     recorder: Recorder,
-    samples: Sequence[list[measure.Sample]],
+    samples: Sequence[Sequence[measure.Sample]],
     clocks: Sequence[ds.Clock],
     lanes: Sequence[tl.Lanes],
 ) -> tuple[list[tl.Span], list[tl.Mark], list[tl.Span]]:

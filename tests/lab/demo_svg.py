@@ -1,6 +1,7 @@
-"""The demo's time line as an SVG, by hand: readable on light and on dark, and without colour.
+"""Time lines as an SVG, by hand: readable on light and on dark, and without colour. The demo's is
+``draw``; ``page`` puts ranges of several below one another.
 
-``draw`` is pure: a Timeline in, the file's text out. Colours are set per class
+Pure: a Timeline in, the file's text out. Colours are set per class
 with a dark variant, since not every viewer knows CSS variables.
 """
 
@@ -30,6 +31,7 @@ text { font: 11px ui-sans-serif, system-ui, "Segoe UI", Helvetica, Arial, sans-s
 .c { fill: #b65c02 } .a { fill: #efe3cf }
 .yes { fill: #b3123f } .no { fill: #eceff3 }
 .writes { fill: #2c7a4b }
+.step { fill: #6a4fb0; stroke: #ffffff }
 .other { fill: #8a8f98 }
 .on { fill: #ffffff } .off { fill: #4a5565 }
 @media (prefers-color-scheme: dark) {
@@ -43,6 +45,7 @@ text { fill: #d3dae3 }
 .c { fill: #d3790f } .a { fill: #3a3122 }
 .yes { fill: #e2456f } .no { fill: #20262f }
 .writes { fill: #37945e }
+.step { fill: #8468cc; stroke: #12161c }
 .on { fill: #ffffff } .off { fill: #a3afbd }
 }
 """
@@ -150,6 +153,9 @@ class _Panel:
             ]  # fmt: skip
             lines = self.labels(inside)
             self.text(14, self.y + LANE - 5, host.host, "host")
+            if host.steps:
+                looks = {s.value: ("step", "on", s.value) for s in host.steps}
+                self.lane("migration", host.steps, looks)
             self.lane("role", host.role, _LOOK)
             self.lane("protocol", host.protocol, _LOOK)
             self.lane("two Primaries", host.permission, _LOOK)
@@ -178,19 +184,28 @@ class _Panel:
 
 
 def draw(timeline: Timeline) -> str:
-    """The whole file's text."""
+    """The demo's file: the whole run, then its close-ups."""
+    names = " and ".join(host.host for host in timeline.hosts)
+    return page(
+        f"{timeline.title}: roles, protocol and permission of {names}",
+        [(timeline, part, index > 0) for index, part in enumerate(timeline.panels())],
+    )
+
+
+def page(title: str, panels: Iterable[tuple[Timeline, Span, bool]]) -> str:
+    """A whole file's text: of each time line a range, whose ``value`` is its heading, and whether
+    its marks are shown. Ranges of one length have one scale."""
     body: list[str] = []
     y = 10.0
-    for index, part in enumerate(timeline.panels()):
-        panel = _Panel(timeline, part, y, marks=index > 0)
+    for timeline, part, marks in panels:
+        panel = _Panel(timeline, part, y, marks)
         y = panel.draw()
         body += panel.out
-    names = " and ".join(host.host for host in timeline.hosts)
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y:.0f}" width="{WIDTH}" '
             f'height="{y:.0f}" role="img">',
-            f"<title>{escape(timeline.title)}: roles, protocol and permission of {escape(names)}</title>",
+            f"<title>{escape(title)}</title>",
             f"<style>{STYLE}</style>",
             f'<rect x="0.5" y="0.5" width="{WIDTH - 1}" height="{y - 1:.0f}" rx="6" class="paper"/>',
             *body,

@@ -34,12 +34,14 @@ class Mark:
 
 @dataclass(frozen=True)
 class Lanes:
-    """One host: its role, the protocol, and whether two Primaries are allowed."""
+    """One host: its role, the protocol, and whether two Primaries are allowed; where it is known,
+    what of a migration went on there."""
 
     host: str
     role: tuple[Span, ...]  # Primary, Secondary
     protocol: tuple[Span, ...]  # A, C, …
     permission: tuple[Span, ...]  # yes, no
+    steps: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,8 @@ def from_json(text: str) -> Timeline:
         return tuple(Span(**entry) for entry in entries)  # type: ignore[arg-type]
 
     data = json.loads(text)
-    lanes = ("role", "protocol", "permission")
-    hosts = (Lanes(entry["host"], *(spans(entry[lane]) for lane in lanes)) for entry in data["hosts"])
+    lanes = ("role", "protocol", "permission", "steps")
+    hosts = (Lanes(entry["host"], *(spans(entry.get(lane, [])) for lane in lanes)) for entry in data["hosts"])
     return Timeline(
         data["title"], data["end"], tuple(hosts), spans(data["commands"]),
         tuple(Mark(**entry) for entry in data["marks"]), spans(data["closeups"]), spans(data["writes"]),
@@ -113,7 +115,10 @@ def shifted(timeline: Timeline, by: float) -> Timeline:
     return Timeline(
         timeline.title,
         end,
-        tuple(Lanes(h.host, move(h.role), move(h.protocol), move(h.permission)) for h in timeline.hosts),
+        tuple(
+            Lanes(h.host, move(h.role), move(h.protocol), move(h.permission), move(h.steps))
+            for h in timeline.hosts
+        ),
         move(timeline.commands),
         tuple(Mark(m.at - by, m.host, m.text) for m in timeline.marks if 0 <= m.at - by <= end),
         move(timeline.closeups),

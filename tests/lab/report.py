@@ -125,15 +125,20 @@ def figures(found: Iterable[Result]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def between(text: str, begin: str, end: str, new: str) -> str | None:
+    """A page's text with ``new`` between its two marks, all else as it was; None without the marks."""
+    before, mark, rest = text.partition(begin + "\n")
+    _, closing, after = rest.partition(end)
+    return before + mark + new + "\n" + closing + after if mark and closing else None
+
+
 def write(found: Sequence[Result]) -> int:
     """Write both files; 1 when docs/reliability.md has lost its marks."""
-    text = RELIABILITY.read_text()
-    before, mark, rest = text.partition(BEGIN + "\n")
-    _, end, after = rest.partition(END)
-    if not mark or not end:
+    page = between(RELIABILITY.read_text(), BEGIN, END, reliability(found))
+    if page is None:
         print(f"{RELIABILITY} has no lines {BEGIN!r} and {END!r}")
         return 1
-    RELIABILITY.write_text(before + mark + reliability(found) + "\n" + END + after)
+    RELIABILITY.write_text(page)
     FIGURES.write_text(figures(found))
     print(f"written: {RELIABILITY}, {FIGURES}")
     return 0

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from . import product, scenario
+from . import figures, product, scenario
 from .host import Host
 from .lab import Lab
 from .told import ALERTS, Told, clock, figure, kernel_said, kill_watcher, killer
@@ -223,6 +223,7 @@ def test_a_channel_that_fails_and_what_the_watcher_costs(lab: Lab) -> None:
     assert len(first["smtp"]) == 1
     kib, switches = _idle(host, 70, "xenhelper-watch", 60)
     assert kib < 30 * 1024 and switches < 60
+    figures.note("watcher idle", kib=kib, switches=switches, seconds=70)
     # with all its channels loaded, and asleep
     kib, switches = _idle(host, 70, "xenhelper-alert", 30)
     assert kib < 30 * 1024 and switches < 30

@@ -1,12 +1,14 @@
 """What the benchmarks make of what they measured."""
 
+import contextlib
 import json
 from pathlib import Path
 
 import pytest
 
-from tests.bench import byhand, hooks, moves, report, rows, steady
+from tests.bench import byhand, elsewhere, hooks, moves, report, rows, steady
 from tests.bench.rows import Samples
+from tests.lab.lab import LabError
 
 
 def test_ratio_is_of_medians_and_a_goal_has_a_side() -> None:
@@ -36,6 +38,10 @@ def test_time_allowed_is_from_the_grant_to_the_closing_of_the_slower_disk() -> N
         for event, name, at in entries
     )
     assert moves.allowed(journal) == [5.5]
+    # the destination asked once more for what it had
+    assert moves.allowed(
+        journal.replace('"b", "__REALTIME_TIMESTAMP": "11', '"a", "__REALTIME_TIMESTAMP": "11')
+    ) == [4]
     assert moves.allowed("") == []
 
 
@@ -66,9 +72,9 @@ def test_a_newer_run_of_a_row_replaces_the_older_and_the_page_says_what_is_misse
     rows.keep({"add": Samples([1.0], [4.0]), "create": Samples([1.0], [])}, file)
     known = rows.load(file)
     assert known["add"].ratio == 0.25 and set(known) == {"add", "list"}
-    page = report.page({**known, "migrate": Samples([2.0], [1.0])})
+    page = report.figures({**known, "migrate": Samples([2.0], [1.0])}, None, [])
     assert "**0.25** | 0.33 or less" in page and "**2.00** (missed)" in page
-    assert page.count("not measured") == len(rows.ROWS) - 3
+    assert page.count("not measured") == len(rows.ROWS) - 3 + len(elsewhere.ROWS)
     assert report.picture(known).count("<circle") == 4
 
 
@@ -76,3 +82,30 @@ def test_every_row_has_a_part_that_measures_it() -> None:
     from tests.bench.__main__ import PARTS
 
     assert sorted(key for keys in PARTS for key in keys) == sorted(row.key for row in rows.ROWS)
+
+
+def test_a_part_that_fails_costs_no_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from tests.bench import __main__ as bench
+    from tests.bench import profile
+
+    def fails(lab: object) -> dict[str, Samples]:
+        raise hooks.NotMeasured("no taskstats")
+
+    class FakeLab:
+        is_up = True
+
+        def claim(self) -> contextlib.AbstractContextManager[None]:
+            return contextlib.nullcontext()
+
+        def check_alone(self) -> None: ...
+
+    kept: dict[str, Samples] = {}
+    monkeypatch.setattr(bench, "Lab", FakeLab)
+    monkeypatch.setattr(bench, "PARTS", {("add",): fails, ("list",): lambda lab: {"list": Samples([1], [2])}})
+    monkeypatch.setattr(rows, "keep", kept.update)
+    monkeypatch.setattr(profile, "run", fails)
+    assert bench.measure([]) == 1 and set(kept) == {"list"}
+    assert bench.measure(["list"]) == 0
+    assert bench.measure(["profile"]) == 1
+    with pytest.raises(LabError, match="no row nonsense"):
+        bench.measure(["nonsense"])
