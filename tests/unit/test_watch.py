@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.unit.fakes.xenstored import FakeXenstored
-from xenhelper import alerts, config, insync, leftover, log, paths, run, statefile
+from xenhelper import alerts, config, insync, leftover, log, paths, permits, run, statefile
 from xenhelper.alerts import bell, store
 from xenhelper.alertsettings import Alerts
 from xenhelper.beneath import Backend, Finding
@@ -348,6 +348,18 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 LOST = {("connection", "web1-xvda"), ("connection", "web1-xvdb")}
+
+
+def test_a_permit_ends_when_the_hosts_have_met(host: Host) -> None:
+    watcher = daemon.Watcher()
+    host.proc("disconnected-guest-writing-alice")
+    for name in (*RECORDS, "other-xvda"):
+        statefile.write(permits.path(name), {"why": permits.TAKEOVER, "current": "1"})
+    watcher.look()
+    assert statefile.names(paths.PERMITS) == ["other-xvda", *RECORDS]
+    host.proc("connected-idle-alice")
+    watcher.look()
+    assert statefile.names(paths.PERMITS) == ["other-xvda"], "of no resource of this host's: not its to end"
 
 
 def test_a_quiet_host_is_looked_at_once_a_minute(host: Host) -> None:
