@@ -5,7 +5,7 @@ import sys
 import time
 from collections import Counter
 
-from tests.sim import schedule, shims
+from tests.sim import generate, playing, schedule, shims
 
 
 def soak(count: int, seed: int, keep_going: bool, libvirt: bool = False) -> int:
@@ -39,12 +39,10 @@ def soak(count: int, seed: int, keep_going: bool, libvirt: bool = False) -> int:
 def replay(seed: int, whole: bool, libvirt: bool = False) -> int:
     """Run one schedule again with its trace; shortened first unless ``whole``."""
     run = schedule.run_seed(seed, libvirt=libvirt)
-    vms, steps = schedule.generate(seed)
-    if libvirt:
-        steps = [step for step in steps if step[1] not in schedule.NOT_LIBVIRT]
+    vms, steps = generate.schedule(seed, libvirt)
     if run.failed is not None and not whole:
         steps = schedule.shrink(seed, run.failed.promise, libvirt)
-    run = schedule.Run(seed, vms, steps, trace=True, libvirt=libvirt)
+    run = playing.Run(seed, vms, steps, trace=True, libvirt=libvirt)
     run.run()
     print("\n".join(run.world.lines))
     print(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.sim import schedule, shims
+from tests.sim import playing, schedule, shims
 from xenhelper import handed
 from xenhelper.drbd import barrier, events
 from xenhelper.virt import hold, source
@@ -45,7 +45,7 @@ def test_a_guest_that_was_left_suspended_goes_on() -> None:
     seen = ""
     with shims.installed():
         for seed in range(40):
-            run = schedule.Run(seed, {"web1": 1}, steps, trace=True, libvirt=True)
+            run = playing.Run(seed, {"web1": 1}, steps, trace=True, libvirt=True)
             assert run.run() is None, f"seed {seed}: {run.failed}"
             seen += "\n".join(run.world.lines)
     assert "goes on here after a migration that failed" in seen
