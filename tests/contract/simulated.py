@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.lab.bare import MINOR, RESOURCE, VM
 from tests.sim import shims, store, tools, world
-from tests.sim.drbd import End
+from tests.sim.end import End
 from tests.sim.kernel import Process
 from tests.sim.world import World as Simulation
 from xenhelper.run import Result

@@ -3,7 +3,7 @@ well; then a person follows the alerts, and everything runs."""
 
 from typing import TYPE_CHECKING, Any
 
-from tests.sim.drbd import UPTODATE
+from tests.sim.end import UPTODATE
 from tests.sim.toolstack import AWAY, INCOMING
 from tests.sim.world import HOSTS
 from xenhelper import paths

@@ -6,7 +6,7 @@ migration, while the source's blkback may still be finishing it.
 
 from typing import Any
 
-from tests.sim.drbd import PRIMARY, End
+from tests.sim.end import PRIMARY, End
 
 
 class Backend:

@@ -7,7 +7,7 @@ can't be opened.
 
 from typing import Any
 
-from tests.sim.drbd import PRIMARY
+from tests.sim.end import PRIMARY
 from tests.sim.guest import Backend
 from tests.sim.kernel import Killed, Process
 from tests.sim.toolstack import Domain, Pipe, base

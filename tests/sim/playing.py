@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 from tests.sim import ending
-from tests.sim.drbd import PRIMARY, UPTODATE
+from tests.sim.end import PRIMARY, UPTODATE
 from tests.sim.generate import FAULTS, Step
 from tests.sim.kernel import Process
 from tests.sim.promises import Broken

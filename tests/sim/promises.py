@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.sim.drbd import PRIMARY, End
+from tests.sim.end import PRIMARY, End
 
 
 class Broken(Exception):

@@ -8,7 +8,7 @@ own, which a kill doesn't end.
 import json
 from typing import Any
 
-from tests.sim.drbd import (
+from tests.sim.end import (
     CONNECTED,
     CONNECTING,
     CONSISTENT,

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.sim import shims, store, toolstack
-from tests.sim.drbd import End, Pair
+from tests.sim.end import End
 from tests.sim.files import Files
 from tests.sim.guest import Guest
 from tests.sim.kernel import Killed, Loop, Process
 from tests.sim.net import Link
+from tests.sim.pair import Pair
 from tests.sim.promises import Promises
 from xenhelper import paths
 from xenhelper.errors import XenhelperError
