@@ -25,6 +25,7 @@ from . import storeplay
 from .world import Host, Machine, World
 
 _DEVICE = f"/dev/drbd{MINOR}"
+_BURST = f"dd if=/dev/urandom of={_DEVICE} bs=256k seek=16 count=12 oflag=direct status=none"
 _BLOCK = 4096
 _PACKAGE = Path(xenhelper.__file__).parent
 _CALL = """\
@@ -137,7 +138,15 @@ class RealHost(RealMachine, Host):
         )
 
     def burst(self) -> None:
-        self.host.run(f"dd if=/dev/urandom of={_DEVICE} bs=256k seek=16 count=12 oflag=direct status=none")
+        self.host.run(_BURST)
+
+    def write_behind_burst(self, block: int, number: int) -> None:
+        # the bytes are there before the first is sent: an emulated host takes its time for them
+        self.host.run(
+            f"head -c 3M /dev/urandom >/run/burst; printf '%-{_BLOCK}d' {number} >/run/block; "
+            f"dd if=/run/burst of={_DEVICE} bs=256k seek=16 oflag=direct status=none; "
+            f"dd if=/run/block of={_DEVICE} bs={_BLOCK} seek={block} oflag=direct conv=notrunc status=none"
+        )
 
     def on_disk(self, block: int) -> int:
         text = self.host.out(

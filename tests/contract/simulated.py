@@ -158,6 +158,10 @@ class SimulatedHost(Host):
         for number in range(6):
             self.write(7, 900 + number)
 
+    def write_behind_burst(self, block: int, number: int) -> None:
+        self.burst()
+        self.write(block, number)
+
     def on_disk(self, block: int) -> int:
         return self.end.data[block]
 

@@ -223,6 +223,10 @@ class Host(Machine):
         """Many acknowledged writes to other blocks, which a slow link needs seconds for."""
 
     @abstractmethod
+    def write_behind_burst(self, block: int, number: int) -> None:
+        """Both, with no pause between: the write is acknowledged while the burst is under way."""
+
+    @abstractmethod
     def on_disk(self, block: int) -> int:
         """The number that the volume under DRBD holds there, 0 for none."""
 
