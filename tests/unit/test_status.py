@@ -178,6 +178,9 @@ def test_a_disk_in_use_under_another_name_is_told_of() -> None:
     assert renamed["vms"][0]["runs_on"] is None
     assert "web1-xvda is in use on alice, and no domain there is called web1" in problems(renamed)
     assert "`xl rename NAME web1` on alice" in problems(renamed)
+    vms = {"web1": {"vm": "web1", "config": "libvirt:web1"}}
+    virt = judge.status(replace(world(), domains=[], vms=vms))
+    assert "`virsh -c xen:///system list --all` on alice" in problems(virt)
     assert "called web1" not in problems(judge.status(replace(world(), domains=None))), "not known"
     elsewhere = world()
     elsewhere.kernel["web1-xvda"].role, elsewhere.kernel["web1-xvda"].peer_role = "Secondary", "Primary"

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
-from xenhelper import names, splitbrain, steady
+from xenhelper import names, splitbrain, steady, virt
 from xenhelper.drbd import events
 from xenhelper.status import more
 from xenhelper.status.read import Domain, World
@@ -118,6 +118,9 @@ def _vm(world: World, vm: str, problems: list[Problem]) -> dict[str, Any]:
 def _renamed(world: World, vm: str, records: list[dict[str, str]]) -> list[Problem]:
     """Disks that are in use on a host where no domain has this VM's name."""
     found = []
+    advice = f"was the domain renamed? `xl rename NAME {vm}` on {{host}} gives it its name back"
+    if virt.is_ours(world.vms.get(vm)):  # promoted before the domain is there, demoted after it is gone
+        advice = "libvirt starts or stops it, or lost it: `virsh -c xen:///system list --all` on {host} tells"
     for record in records:
         name, peer, vdev = (record.get(key, "") for key in ("resource", "peer", "vdev"))
         state = world.kernel.get(name)
@@ -131,7 +134,7 @@ def _renamed(world: World, vm: str, records: list[dict[str, str]]) -> list[Probl
                 WARNING,
                 vm,
                 f"{vm} {vdev}: {name} is in use on {host}, and no domain there is called {vm}",
-                f"was the domain renamed? `xl rename NAME {vm}` on {host} gives it its name back",
+                advice.format(host=host),
             )
             for host in users
         ]
