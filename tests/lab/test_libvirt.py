@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from . import measure, product, virt
+from . import figures, measure, product, virt
 from .guest import Guest
 from .lab import Lab
 from .wait import wait_until
@@ -81,7 +81,10 @@ def _move(lab: Lab, source: str, target: str) -> None:
     for minor, result in sampler.results().items():
         assert result.both_primary > 0
         both, down = result.both_primary, result.downtime or 0
-        print(f"libvirt, {source} to {target}, minor {minor}: {seconds:.1f} s, {both:.1f} s, {down:.1f} s")
+        figures.note(
+            f"libvirt's migration, {source} to {target}, minor {minor}",
+            seconds=round(seconds, 1), both_primary=round(both, 1), downtime=round(down, 1),
+        )  # fmt: skip
 
 
 @pytest.mark.layer("libvirt")
