@@ -67,7 +67,7 @@ def test_each_vm_is_on_a_pair(lab: Lab) -> None:
     _small(alice, "web2")
     alice.run("xl create /etc/xen/web2.cfg", timeout=300)
     guest = Guest(alice, "web2")
-    guest.wait_writing(disks=1)
+    guest.wait_writing(disks=1, timeout=500)  # three hosts and two guests take their time
     # bob has web1's copies already: carol has more room
     assert product.vm(alice, "web2")["disks"][0]["peer"] == "carol"
     product.wait_in_sync(alice, "web2-xvda", *RESOURCES)
