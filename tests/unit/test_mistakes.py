@@ -16,6 +16,7 @@ from xenhelper import (
     insync,
     intents,
     lost,
+    provision,
     readdress,
     rebuild,
     statefile,
@@ -24,7 +25,7 @@ from xenhelper import (
 )
 from xenhelper.drbd import resfile
 from xenhelper.drbd.knobs import Knobs
-from xenhelper.errors import Refused, XenhelperError
+from xenhelper.errors import CommandFailed, Refused, XenhelperError
 from xenhelper.plan import Disk, Plan
 
 RECORD = {
@@ -341,6 +342,32 @@ def test_a_renamed_volume_names_its_tag(world: World) -> None:
     refused = world.run("alice", "create", "/etc/xen/web1.cfg")
     assert refused.returncode == 3 and "called /dev/vg0/old now" in refused.stderr
     assert "lvrename vg0/old web1" in refused.stderr
+
+
+def test_a_volume_that_is_not_active_is_said_where_a_known_vm_comes_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lab's: drbdsetup-84 attach exits 20 for it, which tells nobody anything."""
+
+    def up(vm: str, down: dict[str, int]) -> None:
+        raise CommandFailed(["drbdadm", "up"], 1, "attach terminated with exit code 20", 60)
+
+    record = {"resource": "web1-xvda", "vm": "web1", "minor": "1000", "volume": "/dev/vg0/web1"}
+    monkeypatch.setattr(provision.paths, "RESOURCES", str(tmp_path / "records"))
+    monkeypatch.setattr(provision.paths, "ROOT", str(tmp_path))
+    statefile.write(str(tmp_path / "records/web1-xvda"), record)
+    monkeypatch.setattr(provision.proc, "read", lambda: ("", {}))
+    monkeypatch.setattr(provision.proc, "require_module", lambda: None)
+    monkeypatch.setattr(provision.adm, "up", up)
+    tagged = volumes.Volume("vg0", "web1", GIB, ("xenhelper.resource=web1-xvda",))
+    monkeypatch.setattr(volumes, "volumes", lambda: [tagged])
+    with pytest.raises(Refused) as refused:
+        provision.resources_up("web1")
+    assert str(refused.value) == "web1-xvda: /dev/vg0/web1 isn't active; `lvchange -ay vg0/web1`"
+    (tmp_path / "dev/vg0").mkdir(parents=True)
+    (tmp_path / "dev/vg0/web1").touch()
+    with pytest.raises(CommandFailed, match="exit code 20"):
+        provision.resources_up("web1")
 
 
 def test_a_file_for_other_hosts_is_said_before_drbdadm_is_asked(

@@ -47,16 +47,21 @@ def up(vm: str, resource: str) -> None:
     try:
         adm(vm, "adjust", names.check_resource(resource))
     except CommandFailed as error:
-        raise _explained(resource, error) from error
+        raise explained([resource], error) from error
 
 
-def _explained(resource: str, error: CommandFailed) -> XenhelperError:
-    """A volume that was renamed or removed, in a line of its own; else what DRBD said."""
+def explained(resources: "list[str]", error: CommandFailed) -> XenhelperError:
+    """Why resources didn't come up: a volume that was renamed, removed or isn't active, in a line
+    of its own; else what DRBD said."""
     from xenhelper import lost, volumes
 
-    record = statefile.read(f"{paths.RESOURCES}/{resource}") or {}
-    path = lost.missing(record)
-    return (lost.explain(record, path, volumes.volumes()) if path else None) or error
+    for resource in resources:
+        record = statefile.read(f"{paths.RESOURCES}/{resource}") or {}
+        path = lost.missing(record)
+        found = lost.explain(record, path, volumes.volumes()) if path else None
+        if found is not None:
+            return found
+    return error
 
 
 def first_up(vm: str, resource: str) -> None:
