@@ -101,10 +101,10 @@ def test_no_room_for_records_and_a_read_only_etc(lab: Lab) -> None:
     guest.wait_writing(disks=2)
     alice.run("umount /var/lib/xenhelper")
 
+    alice.run("lvcreate -q -y -Wy -L 8M -n web2 vg0")  # LVM wants to write in /etc, too
     alice.run("mount --bind /etc /etc && mount -o remount,ro,bind /etc")
-    alice.run("lvcreate -q -y -Wy -L 8M -n web2 vg0; xl list")
-    alice.write("/root/web2.cfg", scenario.WEB1.replace("web1", "web2").split("disk =")[0]
-                + "disk = ['phy:/dev/vg0/web2,xvda,w']\n")  # fmt: skip
+    alice.write("/root/web2.cfg", scenario.WEB1.replace("web1", "web2").split("\ndisk =")[0]
+                + "\ndisk = ['phy:/dev/vg0/web2,xvda,w']\n")  # fmt: skip
     product.refused(alice, "xenhelper replicate /root/web2.cfg", "can't be written: Read-only", "remount")
     alice.run("umount /etc; lvremove -y vg0/web2; rm /root/web2.cfg")
     assert product.picture(lab) == before
