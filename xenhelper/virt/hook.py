@@ -14,7 +14,7 @@ import os
 import sys
 import time
 
-from xenhelper import hotplug, intents, letgo, log, names, paths, statefile, virt
+from xenhelper import hotplug, intents, log, names, paths, statefile, virt
 from xenhelper.drbd import events, show, verbs
 from xenhelper.errors import EXIT_REFUSED, Refused, XenhelperError
 from xenhelper.virt import devices
@@ -228,6 +228,8 @@ def _remove(disk: Disk) -> None:
     # after a refused start there is nothing to give back, and a window that may be open is
     # that of the domain on the other host
     if state is not None and state.role == events.PRIMARY:
+        from xenhelper import letgo  # a start needn't load it
+
         letgo.remove(disk)
 
 

@@ -144,8 +144,7 @@ def _met(world: World) -> None:
     comes seconds later, and the link may be gone again by then."""
     for name in statefile.names(paths.PERMITS):
         record = world.records.get(name)
-        state = world.states.get(int(record["minor"])) if record is not None else None
-        if state is not None and state.talks:
+        if record is not None and rounds.met(world.states, record):
             permits.revoke(name)
 
 
