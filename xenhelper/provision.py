@@ -11,7 +11,7 @@ import time
 
 from xenhelper import intents, lease, log, paths, statefile, volumes
 from xenhelper.drbd import adm, bringup, proc, resfile, verbs
-from xenhelper.errors import CommandFailed, Refused, XenhelperError
+from xenhelper.errors import Refused, XenhelperError
 from xenhelper.plan import Plan, from_json
 from xenhelper.tuning import apply, publish
 
@@ -241,11 +241,7 @@ def resources_up(vm: str) -> None:
     down = {resource: minor for resource, minor in minors.items() if minor not in states}
     if down:
         proc.require_module()
-        try:
-            adm.up(vm, down)
-        except CommandFailed as error:
-            gone = bringup.explained(list(down), error)
-            raise (error if gone is error else Refused(gone.what, gone.do)) from error
+        adm.up(vm, down)
 
 
 def vm_records(vm: str = "") -> dict[str, dict[str, str]]:

@@ -349,7 +349,7 @@ def test_a_volume_that_is_not_active_is_said_where_a_known_vm_comes_up(
 ) -> None:
     """The lab's: drbdsetup-84 attach exits 20 for it, which tells nobody anything."""
 
-    def up(vm: str, down: dict[str, int]) -> None:
+    def adm(vm: str, *words: str, timeout: float) -> None:
         raise CommandFailed(["drbdadm", "up"], 1, "attach terminated with exit code 20", 60)
 
     record = {"resource": "web1-xvda", "vm": "web1", "minor": "1000", "volume": "/dev/vg0/web1"}
@@ -358,7 +358,8 @@ def test_a_volume_that_is_not_active_is_said_where_a_known_vm_comes_up(
     statefile.write(str(tmp_path / "records/web1-xvda"), record)
     monkeypatch.setattr(provision.proc, "read", lambda: ("", {}))
     monkeypatch.setattr(provision.proc, "require_module", lambda: None)
-    monkeypatch.setattr(provision.adm, "up", up)
+    monkeypatch.setattr(provision.bringup, "adm", adm)
+    monkeypatch.setattr(provision.bringup, "mark_minor", lambda minor: None)
     tagged = volumes.Volume("vg0", "web1", GIB, ("xenhelper.resource=web1-xvda",))
     monkeypatch.setattr(volumes, "volumes", lambda: [tagged])
     with pytest.raises(Refused) as refused:

@@ -7,7 +7,7 @@ import time
 
 from xenhelper import names, paths
 from xenhelper.drbd import bringup
-from xenhelper.errors import CommandFailed
+from xenhelper.errors import CommandFailed, Refused
 from xenhelper.run import run
 
 # exit status of a passing "Concurrent state changes", for which one tries again
@@ -17,10 +17,15 @@ _UNKNOWN = 10
 
 
 def up(vm: str, resources: "dict[str, int]") -> None:
-    """Bring new resources (name -> minor) of ``vm`` up, from its own file only."""
+    """Bring resources (name -> minor) of ``vm`` up, from its own file only. Raises Refused for a
+    volume that isn't there or isn't active, else CommandFailed."""
     for minor in resources.values():
         bringup.mark_minor(minor)
-    bringup.adm(vm, "up", *resources, timeout=60)
+    try:
+        bringup.adm(vm, "up", *resources, timeout=60)
+    except CommandFailed as error:
+        gone = bringup.explained(list(resources), error)
+        raise (error if gone is error else Refused(gone.what, gone.do)) from error
 
 
 def down(resource: str, minor: int) -> None:
