@@ -24,7 +24,7 @@ from xenhelper import (
     vmfile,
     volumes,
 )
-from xenhelper.drbd import proc, resfile
+from xenhelper.drbd import resfile
 from xenhelper.errors import PeerFailed, PeerUnreachable, Refused, XenhelperError
 from xenhelper.peer.client import ask
 from xenhelper.xen import vmconfig
@@ -335,7 +335,7 @@ def words(found: Considered, placed: Sequence[room.Place]) -> dict[str, str]:
 def check_place(vm: str, peer: str, there: Look) -> None:
     """Whether both hosts' DRBD, and the names on the peer, allow a new resource of ``vm``.
     Raises Refused."""
-    proc.require_module()
+    provision.require_able()
     if there.problem:
         raise Refused(there.problem)
     if there.resource_file == "foreign":

@@ -14,6 +14,7 @@ PEER_KEY = ROOT + "/etc/xenhelper/peer_key"
 PEER_KNOWN_HOSTS = ROOT + "/etc/xenhelper/known_hosts"
 DRBD_D = ROOT + "/etc/drbd.d"
 DRBD_CONF = ROOT + "/etc/drbd.conf"
+LVM = ROOT + "/etc/lvm"  # where LVM keeps a group's metadata before each change
 
 STATE = ROOT + "/var/lib/xenhelper"
 INTENTS = STATE + "/intents"

@@ -46,6 +46,12 @@ def _write(plan: Plan, role: str, state: str) -> None:
     intents.write(KIND, plan.vm, id=plan.id, role=role, state=state, peer=plan.peer, plan=text)
 
 
+def require_able() -> None:
+    """Whether a new resource can be made on this host at all. Raises Refused."""
+    proc.require_module()
+    statefile.require_writable(paths.STATE, paths.DRBD_D, paths.LVM)
+
+
 def build(plan: Plan, role: str) -> list[str]:
     """Volumes, resource file, metadata, and the resources up. Returns warnings.
 

@@ -22,7 +22,7 @@ from xenhelper import (
     vmfile,
     volumes,
 )
-from xenhelper.drbd import proc, resfile
+from xenhelper.drbd import resfile
 from xenhelper.errors import Busy, Refused, XenhelperError
 from xenhelper.plan import Plan, from_json
 from xenhelper.tuning import link
@@ -59,7 +59,6 @@ def serve_look(peer: str, args: dict[str, Any]) -> dict[str, Any]:
         + [f"bridge {name}" for name in args["bridges"] if not _is_bridge(name)],
         "domains": domains_of(vm),
         "resource_file": _whose(vm),
-        "drbd": "",
         "problem": "",
         "sha256": "",
         "text": "",
@@ -70,7 +69,7 @@ def serve_look(peer: str, args: dict[str, Any]) -> dict[str, Any]:
         "link": _link(peer),
     }
     try:
-        answer["drbd"] = proc.require_module()
+        provision.require_able()
     except Refused as error:
         answer["problem"] = str(error)
     text = vmfile.read(args["config"]) if answer["storable"] else None

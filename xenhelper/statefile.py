@@ -10,7 +10,7 @@ import errno
 import os
 
 from xenhelper import paths
-from xenhelper.errors import XenhelperError
+from xenhelper.errors import Refused, XenhelperError
 
 MAX_BYTES = 65536
 _FULL = "make room there (`df` shows how much), then again"
@@ -35,6 +35,19 @@ def write_atomically(path: str, data: bytes, mode: int = 0o600) -> None:
         ) from error
     if os.path.exists(paths.CRASH_AT):
         paths.crash("after")
+
+
+def require_writable(*folders: str) -> None:
+    """Raises Refused when one of ``folders`` is there and on a file system that is read-only
+    now: for steps that can't say it well by themselves (LVM's), or only half-way."""
+    for folder in folders:
+        try:
+            read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+        except FileNotFoundError:
+            continue
+        if read_only:
+            what = f"{os.uname().nodename}: {folder} can't be written: {os.strerror(errno.EROFS)}"
+            raise Refused(what, _ADVICE[errno.EROFS])
 
 
 def _replace(path: str, data: bytes, mode: int) -> None:

@@ -122,6 +122,28 @@ def test_removing_nothing_is_no_error_on_a_read_only_disk(
         statefile.remove(str(tmp_path / "file"))
 
 
+def test_a_read_only_file_system_is_told_before_the_first_step(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    real = os.statvfs
+    lvm = str(tmp_path / "lvm")
+
+    def statvfs(path: str) -> os.statvfs_result:
+        found = list(real(path))
+        found[8] |= os.ST_RDONLY if path == lvm else 0  # f_flag
+        return os.statvfs_result(found)
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
+    monkeypatch.setattr(provision.paths, "STATE", str(tmp_path))
+    monkeypatch.setattr(provision.paths, "DRBD_D", str(tmp_path / "drbd.d"))
+    monkeypatch.setattr(provision.paths, "LVM", lvm)
+    monkeypatch.setattr(provision.proc, "require_module", lambda: "8.4.11")
+    provision.require_able()  # what isn't there yet is no hindrance
+    os.mkdir(lvm)
+    with pytest.raises(Refused, match=r"lvm can't be written: Read-only.*mount -o remount,rw"):
+        provision.require_able()
+
+
 def settings(**changes: Any) -> config.Config:
     peer = config.Peer("bob", "192.168.1.2", "10.97.0.2", "10.97.0.1", {"vg0": "vg1"})
     values: dict[str, Any] = {
