@@ -35,7 +35,9 @@ def _idle(figure: Mapping[str, Any]) -> str:
 def _resync(figure: Mapping[str, Any]) -> str:
     """The case notes "41.9 s, 12 MiB/s" for each way."""
     default, tuned = (float(str(figure[way]).split()[0]) for way in ("defaults", "tuned"))
-    return _verdict(default / tuned, 3.0, f"{figure['tuned']}, default {figure['defaults']}")
+    taken = f"{figure['tuned']}, default {figure['defaults']}"
+    floor = figure.get("without DRBD")
+    return _verdict(default / tuned, 3.0, taken + (f", the bytes without DRBD {floor}" if floor else ""))
 
 
 def _reads(figure: Mapping[str, Any]) -> str:

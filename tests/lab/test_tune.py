@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from dataclasses import replace
 from typing import Any
 
@@ -350,7 +351,8 @@ def test_real_arrays_and_volumes_have_the_formulas_values(lab: Lab) -> None:
 @pytest.mark.layer("paired")
 def test_resync_is_faster_and_resync_rate_does_not_rule_it(lab: Lab, record_property: Any) -> None:
     """512 MiB of a resource with DRBD's defaults, with only resync-rate raised, and with
-    what a new resource gets; in one run, on the link as it is.
+    what a new resource gets; in one run, on the link as it is. What these hosts can do at all
+    is seen from the same bytes without DRBD, from disk to disk over one connection.
 
     With c-plan-ahead resync-rate is no rate: at its default of 250 KiB/s a resync goes many
     times as fast. It says how much the controller asks for while nothing is in flight
@@ -389,10 +391,12 @@ def test_resync_is_faster_and_resync_rate_does_not_rule_it(lab: Lab, record_prop
         # what stands in the files besides (resfile.py)
         "tuned": (f"{defaults} --resync-rate=40M {tuned[0]}", f"{defaults} {tuned[1]}"),
     }
-    taken: dict[str, list[float]] = {name: [] for name in ways}
+    lab.bob.run("lvcreate -q -y -Wn -L 512M -n bare vg0")
+    taken: dict[str, list[float]] = {name: [] for name in (*ways, "without DRBD")}
     for _ in range(3):  # in turns: this machine's other work comes and goes
         for name, (disk, net) in ways.items():
             taken[name].append(seconds(disk, net))
+        taken["without DRBD"].append(copied(lab))
     times = {name: min(each) for name, each in taken.items()}
     said = {name: f"{took:.1f} s, {512 / took:.0f} MiB/s" for name, took in times.items()}
     print(said, taken)
@@ -400,6 +404,15 @@ def test_resync_is_faster_and_resync_rate_does_not_rule_it(lab: Lab, record_prop
     record_property("seconds", times)
     assert 512 * 1024 / times["defaults"] > 10 * 250, "KiB/s"
     assert times["tuned"] < times["defaults"] * 0.8
+
+
+def copied(lab: Lab) -> float:
+    """Seconds in which alice's bytes reach bob's disk, both past the page cache."""
+    receiving = lab.bob.start(f"python3 -c {shlex.quote(TAKE)} && date +%s.%N")
+    wait_until(lambda: lab.bob.run("ss -ltn | grep -q :7999", check=False).ok, 60, "bob to listen")
+    lab.alice.run(f"bash -c {shlex.quote(GIVE)}", timeout=200)
+    begin, end = (float(word) for word in receiving.communicate(timeout=100)[0].split())
+    return end - begin
 
 
 def settings_of(host: Host, resource: str) -> dict[str, str]:
@@ -435,6 +448,14 @@ ASK_KNOBS = (
     "python3 -c 'from xenhelper.drbd.knobs import DISK, NET, for_link, options; k = for_link(0, 768); "
     "print(*options(k, DISK)); print(*options(k, NET))'"
 )
+TAKE = """\
+import os, socket, time
+taken = socket.create_server(("10.99.0.2", 7999)).accept()[0]
+print(time.time(), flush=True)
+os.dup2(taken.fileno(), 0)
+os.execvp("dd", "dd of=/dev/vg0/bare bs=1M iflag=fullblock oflag=direct status=none".split())
+"""
+GIVE = "dd if=/dev/vg0/sync bs=1M iflag=direct status=none >/dev/tcp/10.99.0.2/7999"
 SYNC = """\
 resource sync {
     device /dev/drbd_sync minor 900;

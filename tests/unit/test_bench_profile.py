@@ -269,6 +269,8 @@ def test_rows_of_the_labs_cases_come_from_what_these_noted() -> None:
     assert watcher[2] == "not measured"
     assert resync[2].startswith("**2.41** times (missed): 17.4 s") and resync[4] == "`test_x.py::test_y`"
     assert [cells[2].split(":")[0] for cells in reads] == ["**1.29** times (missed)", "**3.90** times"]
+    floor = result("trixie", "2026-11-26T01:00:00Z", "passed", {**RESYNC, "without DRBD": "15.0 s, 34 MiB/s"})
+    assert elsewhere.lines([floor])[1][2].endswith("the bytes without DRBD 15.0 s, 34 MiB/s (trixie)")
     idle = {"what": "watcher idle", "kib": 26112, "switches": 7, "seconds": 70}
     (watcher, *_) = elsewhere.lines([result("trixie", "2026-11-26T01:00:00Z", "passed", idle)])
     assert watcher[2] == "25.5 MB, given a processor 7 times in 70 s (trixie)"
