@@ -60,9 +60,9 @@ def run(lab: Lab) -> dict[str, Samples]:
     lab.alice.run(f"{product.real_xl(lab.alice)} create /etc/xen/{VM}.cfg", timeout=200)
     guest = Guest(lab.alice, VM)
     guest.wait_line(r"^SW done", timeout=900)
-    settings = lab.alice.out("drbdsetup show web1-xvda | grep protocol")
-    if "protocol" in settings and " A;" not in settings:
-        raise NotMeasured(f"web1-xvda isn't at protocol A: {settings}")
+    settings = product.net(lab.alice, "web1-xvda")
+    if settings != product.Net("A", False):
+        raise NotMeasured(f"web1-xvda isn't as xenhelper keeps it: {settings}")
     lab.unshape()
     return parse(guest.console())
 
