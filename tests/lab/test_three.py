@@ -216,102 +216,140 @@ def test_a_living_host_is_relieved(lab: Lab) -> None:
     _same_where_the_guest_never_writes(alice, bob)
 
 
-PARTS = 4
-# whose steps a move takes; beside them there are handlers of DRBD's and leases
-ACTING = ("rehome", "shelf", "moved", "vmfile", "provision", "replicate_peer", "numbers")
+# whose steps a move takes; beside them there are handlers of DRBD's, and leases
+ACTING = ("rehome", "shelf", "moved", "vmfile", "provision")
 READS = ("volumes.facts", "volumes", "verbs.uuids", "permits.valid")
 # one disk talks to the new host and the other doesn't: that is undone, and the old half is filled anew
 UNDONE = "before rehome:_switch:bringup.up 2"
-# without these the trace has missed something
-SURE = {
-    ("done", "keeper", "rehome:_switch:bringup.up"), ("done", "keeper", "rehome:_commit:intents.remove"),
-    ("done", "old", "shelf:_put:adm.down"), ("done", "new", "provision:done:intents.remove"),
-    ("undone", "keeper", "rehome:_undo:intents.remove"), ("undone", "old", "shelf:_take_back:adm.create_md"),
-    ("undone", "new", "provision:_take_back:adm.down"),
-}  # fmt: skip
+STATE, ASK = "rehome:Move.write:intents.write", "rehome:_ask:client.ask"
+RECONCILE = "xenhelper reconcile"
 
 
-def _traced(roles: dict[str, Host], command: str) -> list[tuple[str, str, int]]:
-    """(role, step, how often) of what ``command``, typed on the keeper, does."""
-    for host in roles.values():
+def _traced(lab: Lab, command: str) -> dict[str, list[str]]:
+    """The steps that ``command``, typed on alice, takes on each host, in order."""
+    for host in lab.hosts:
         faults.arm(host, "trace-before any")
-    roles["keeper"].run(command, timeout=300)
-    found = []
-    for role, host in roles.items():
+    lab.alice.run(command, timeout=300)
+    trace, found = f"{faults.CRASH_AT}.trace", {}
+    for host in lab.hosts:
         assert faults.disarm(host)
-        trace = f"{faults.CRASH_AT}.trace"
-        for name, times in Counter(host.run(f"cat {trace}; rm -f {trace}", check=False).out.split()).items():
-            module, _, step = name.partition(":")
-            if module in ACTING and step.partition(":")[2].partition("#")[0] not in READS:
-                found.append((role, name, times))
+        lines = host.run(f"cat {trace}; rm -f {trace}", check=False).out.split()
+        found[host.name] = [line for line in lines if line.partition(":")[0] in ACTING]
     return found
 
 
-def _killed(roles: dict[str, Host], role: str, order: str) -> bool:
-    """A move that is to be killed; whether it came to that step. It mustn't say it is done."""
-    faults.arm(roles[role], order)
-    done = roles["keeper"].run(f"xenhelper replicate web1 --peer {roles['new'].name}", 300, check=False)
-    if faults.disarm(roles[role]):
-        return False
-    # the new host's undoing may be left to itself, and the move goes on
-    assert not done.ok or role == "new", f"{order} on {role}: {done}"
-    return True
+def _each(steps: list[str]) -> list[str]:
+    """An order for each step; of what is done for every disk the last one's, so that some are
+    done and not all."""
+    times: Counter[str] = Counter()
+    found = {}
+    for name in steps:
+        times[name] += 1
+        if name.partition(":")[2].partition(":")[2].partition("#")[0] not in READS:
+            found[(name, times[name] if name in (STATE, ASK) else 0)] = f"before {name} {times[name]}"
+    return list(found.values())
 
 
-def _finished(lab: Lab, roles: dict[str, Host], at: str) -> None:
-    """The move is done; then the old half goes, and the two hosts change places."""
-    keeper, old, new = (roles[role] for role in ("keeper", "old", "new"))
-    said = keeper.run(f"xenhelper replicate web1 --peer {new.name}", timeout=300).out
-    assert new.name in said, at
-    product.wait_in_sync(keeper, *RESOURCES, timeout=300)
+def _killed(lab: Lab, host: str, order: str, command: str) -> None:
+    """``command`` on alice, killed there or on another host whom she asks. It mustn't say it is
+    done, and the guest writes on."""
+    faults.arm(lab.host(host), order)
+    done = lab.alice.run(command, timeout=300, check=False)
+    assert not faults.disarm(lab.host(host)), f"{command} doesn't come to {order!r} on {host}: {done}"
+    if command != RECONCILE:
+        assert not done.ok, f"{order} on {host}: {done}"
+    Guest(lab.alice, "web1").wait_progress()
+
+
+def _stop_rounds(lab: Lab) -> None:
     for host in lab.hosts:
-        assert host.out("ls /var/lib/xenhelper/intents") == "", f"{at}: {host.name}"
-    assert _volumes(keeper) == _volumes(new) == _volumes(old) != set(), at
-    assert keeper.read("/etc/drbd.d/web1.res") == new.read("/etc/drbd.d/web1.res") != "", at
-    assert keeper.read("/etc/xen/web1.cfg") == new.read("/etc/xen/web1.cfg") != "", at
-    assert not old.read("/etc/drbd.d/web1.res") and not old.read("/etc/xen/web1.cfg"), at
+        host.run("systemctl stop xenhelper-reconcile.timer xenhelper-watch.service")
+
+
+def _intents(host: Host) -> str:
+    return host.out("ls /var/lib/xenhelper/intents")
+
+
+def _moved(lab: Lab, new: Host, old: Host) -> None:
+    """The second copy is on ``new`` and good, the old one put away; that is removed."""
+    alice = lab.alice
+    product.wait_in_sync(alice, *RESOURCES, timeout=600)
+    assert [_intents(host) for host in lab.hosts] == ["", "", ""]
+    product.assert_steady(lab, RESOURCES, alice, (alice, new))
+    assert _volumes(alice) == _volumes(new) == _volumes(old) != set()
+    assert alice.read("/etc/drbd.d/web1.res") == new.read("/etc/drbd.d/web1.res") != ""
+    assert alice.read("/etc/xen/web1.cfg") == new.read("/etc/xen/web1.cfg") != ""
+    assert not old.read("/etc/drbd.d/web1.res") and not old.read("/etc/xen/web1.cfg")
     old.run("xenhelper forget web1 --left-over")
+    assert _volumes(old) == set()
     for host in lab.hosts:
-        assert host.run("ls /var/lib/xenhelper/moved", check=False).out == "", f"{at}: {host.name}"
-    assert _volumes(old) == set(), at
-    roles.update(old=new, new=old)
+        assert host.run("ls /var/lib/xenhelper/moved", check=False).out == "", host.name
+    assert all(wrong == 0 for wrong, _ in Guest(alice, "web1").verify().values())
+    _same_where_the_guest_never_writes(alice, new)
 
 
 @pytest.mark.layer("three")
-@pytest.mark.parametrize("part", range(PARTS))
-def test_a_move_killed_at_each_step_is_finished_by_the_same_command(lab: Lab, part: int) -> None:
-    """Its own steps, and those of its undoing, on each of the three hosts."""
+def test_a_move_killed_at_each_step_is_finished_by_the_same_command(lab: Lab) -> None:
+    """As one move shows them; the new host's volumes and resources are made by the steps of a
+    create, which test_killed_create.py kills."""
     alice, bob, carol = lab.hosts
-    roles = {"keeper": alice, "old": bob, "new": carol}
-    guest = Guest(alice, "web1")
-    for host in lab.hosts:
-        host.run("systemctl stop xenhelper-reconcile.timer xenhelper-watch.service")
+    _stop_rounds(lab)
     _random_where_the_guest_never_writes(lab)
-    assert _killed(roles, "keeper", UNDONE)
-    steps = {"undone": _traced(roles, "xenhelper reconcile")}
-    product.wait_in_sync(alice, *RESOURCES, timeout=300)
-    steps["done"] = _traced(roles, f"xenhelper replicate web1 --peer {carol.name}")
-    _finished(lab, roles, "traced")
-    listed = [
-        (way, role, name, count)
-        for way, found in steps.items()
-        for role, name, times in found
-        # elsewhere the last disk's: what goes before is done for some and not for all
-        for count in (range(1, times + 1) if name.startswith("rehome:_ask") else {times})
-    ]
-    assert {(way, role, name.partition("#")[0]) for way, role, name, _ in listed} >= SURE
-    print(len(listed), "kills in all, by role:", Counter((way, role) for way, role, _, _ in listed))
-    missed = []
-    for way, role, name, count in listed[part::PARTS]:
-        at = f"{name} {count} on the {role} host ({way})"
-        if way == "undone":
-            assert _killed(roles, "keeper", UNDONE), at
-        if not _killed(roles, role, f"before {name} {count}"):
-            missed.append(at)
-        guest.wait_progress()
-        _finished(lab, roles, at)
-    assert missed == []
-    assert all(wrong == 0 for wrong, _ in guest.verify().values())
-    product.assert_steady(lab, RESOURCES, alice, (alice, roles["old"]))
-    product.assert_no_wrong_block(guest, alice, roles["old"])
-    _same_where_the_guest_never_writes(alice, roles["old"])
+    steps = _traced(lab, MOVE)
+    _moved(lab, carol, bob)
+    back = "xenhelper replicate web1 --peer bob"
+    here, left = (_each(steps[host.name]) for host in (alice, bob))
+    # the last step of what is undone: from there all talk to the new host, and it is finished
+    begun = here[: here.index(f"before {STATE} 3")]
+    states = [at for at, name in enumerate(steps["alice"]) if name == STATE]
+    rest = _each(steps["alice"][states[2] + 1 :])
+    commits = [at for at, name in enumerate(steps["carol"]) if name == "provision:_write:intents.write"]
+    there = _each(steps["carol"][commits[1] :])
+    print(f"{begun}\n{left}\n{rest}\n{there}")
+    assert {f"before {ASK} {count}" for count in (1, 2)} | {UNDONE} <= {*begun}
+    assert {"before shelf:_put:adm.down 2", "before shelf:_put:statefile.remove#6 1"} <= {*left}
+    assert f"before {ASK} 1" in rest and "before provision:done:intents.remove 1" in there
+
+    for host, orders in (("alice", begun), ("carol", left)):
+        for order in orders:
+            _killed(lab, host, order, back)
+            alice.run(RECONCILE, timeout=300)
+            assert _intents(alice) == "", order
+    _killed(lab, "alice", f"before {STATE} 3", back)
+    asked = rest.index(f"before {ASK} 1")
+    for host, orders in (("alice", rest[:asked]), ("bob", there), ("alice", rest[asked:])):
+        for order in orders:
+            _killed(lab, host, order, back)
+    assert "web1 is replicated with bob" in alice.run(back, timeout=300).out
+    _moved(lab, bob, carol)
+
+
+@pytest.mark.layer("three")
+def test_the_way_back_from_a_move_killed_at_each_step_is_gone_on_with(lab: Lab) -> None:
+    """A move that is cut short is undone, and that is cut short at each of its steps, too."""
+    alice, bob, carol = lab.hosts
+    _stop_rounds(lab)
+    _random_where_the_guest_never_writes(lab)
+    _killed(lab, "alice", UNDONE, MOVE)
+    steps = _traced(lab, RECONCILE)
+    here, left = (_each(steps[host.name]) for host in (alice, bob))
+    print(f"{here}\n{left}")
+    assert {f"before {ASK} 1", "before rehome:_undo:intents.remove 1"} <= {*here}
+    assert {"before shelf:_take_back:adm.create_md 2", "before shelf:_take_back:adm.up 1"} <= {*left}
+    here = here[: here.index("before rehome:_undo:intents.remove 1") + 1]
+    asked = here.index(f"before {ASK} 1") + 1
+    _killed(lab, "alice", UNDONE, MOVE)
+    for host, orders in (("alice", here[:asked]), ("bob", left), ("alice", here[asked:])):
+        for order in orders:
+            _killed(lab, host, order, RECONCILE)
+            assert "replace-web1" in _intents(alice), order
+    alice.run(RECONCILE, timeout=300)
+    product.wait_in_sync(alice, *RESOURCES, timeout=600)
+    assert _intents(alice) == _intents(bob) == ""
+    product.assert_steady(lab, RESOURCES, alice, (alice, bob))
+    carol.run(RECONCILE, timeout=300)  # hers is her own to undo
+    assert _volumes(carol) == set() and _intents(carol) == ""
+    assert all(wrong == 0 for wrong, _ in Guest(alice, "web1").verify().values())
+    assert bob.read("/etc/xen/web1.cfg") == alice.read("/etc/xen/web1.cfg")
+    alice.run(MOVE, timeout=300)
+    _moved(lab, carol, bob)
