@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 from tests.lab import results
-from tests.lab.host import CommandFailed, CommandTimedOut
 from tests.lab.lab import Lab, LabError
-from tests.lab.qemu import QemuError
-from tests.lab.wait import TimedOut
 
 from . import commands, hooks, many, moves, profile, report, rows, steady
 from .rows import Samples
+from .unspoilt import FAILURES, unspoilt
 
 # what gives which rows, the quick ones first
 PARTS: dict[tuple[str, ...], Callable[[Lab], dict[str, Samples]]] = {
@@ -28,13 +26,6 @@ PARTS: dict[tuple[str, ...], Callable[[Lab], dict[str, Samples]]] = {
     ("steady-c", "steady-plain"): steady.run,
     ("status", "status-2000", "allocation"): many.run,
 }
-
-
-# what ends one part, and no other
-FAILURES = (
-    LabError, hooks.NotMeasured, CommandFailed, CommandTimedOut, TimedOut, QemuError, AssertionError, OSError,
-    subprocess.SubprocessError,
-)  # fmt: skip
 
 
 def measure(wanted: list[str]) -> int:
@@ -54,7 +45,9 @@ def measure(wanted: list[str]) -> int:
                 continue
             print(f"bench: {', '.join(keys)} …", flush=True)
             try:
-                _measure(lab, keys)
+                if not lab.is_up:
+                    lab.reset("paired")
+                unspoilt(lab, partial(_measure, lab, keys), lambda: None)
             except FAILURES as error:
                 print(f"bench: {', '.join(keys)}: {error}", file=sys.stderr, flush=True)
                 failed = 1

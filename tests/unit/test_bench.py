@@ -9,6 +9,7 @@ import pytest
 from tests.bench import byhand, elsewhere, hooks, moves, report, rows, steady
 from tests.bench.rows import Samples
 from tests.lab.lab import LabError
+from tests.lab.wait import TimedOut
 
 
 def test_ratio_is_of_medians_and_a_goal_has_a_side() -> None:
@@ -84,6 +85,45 @@ def test_every_row_has_a_part_that_measures_it() -> None:
     assert sorted(key for keys in PARTS for key in keys) == sorted(row.key for row in rows.ROWS)
 
 
+def test_what_the_emulators_fault_spoilt_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.bench import unspoilt as module
+
+    class FakeLab:
+        hosts = ()
+
+        def both(self, work: object) -> tuple[()]:
+            return ()
+
+        def collect(self, folder: Path) -> None:
+            kept.append(folder)
+
+    kept: list[Path] = []
+    # of a guest's console in the lab
+    consoles = ["RSP: 0018:ffffc90000023a40 EFLAGS: 04a3a2d2", "RSP: 0018:ffffc90000023a40 EFLAGS: 00010246"]
+    answers = iter([TimedOut("web1 to write on"), 5])
+    done = []
+
+    def work() -> int:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(module.logcheck, "consoles", lambda lab, marks: consoles[0])
+    assert module.unspoilt(FakeLab(), work, lambda: done.append("prepared")) == 5
+    assert done == ["prepared"] and kept == []
+    # any other failure is one, and so is a fault that comes each time
+    answers = iter([TimedOut("web1 to write on"), 5])
+    monkeypatch.setattr(module.logcheck, "consoles", lambda lab, marks: consoles[1])
+    with pytest.raises(TimedOut):
+        module.unspoilt(FakeLab(), work, lambda: None)
+    answers = iter([TimedOut("web1 to write on")] * 3)
+    monkeypatch.setattr(module.logcheck, "consoles", lambda lab, marks: consoles[0])
+    with pytest.raises(TimedOut):
+        module.unspoilt(FakeLab(), work, lambda: None)
+    assert kept == [module.LOGS] * 2
+
+
 def test_a_part_that_fails_costs_no_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from tests.bench import __main__ as bench
     from tests.bench import profile
@@ -101,6 +141,7 @@ def test_a_part_that_fails_costs_no_other(monkeypatch: pytest.MonkeyPatch, tmp_p
 
     kept: dict[str, Samples] = {}
     monkeypatch.setattr(bench, "Lab", FakeLab)
+    monkeypatch.setattr(bench, "unspoilt", lambda lab, work, anew: work())
     monkeypatch.setattr(bench, "PARTS", {("add",): fails, ("list",): lambda lab: {"list": Samples([1], [2])}})
     monkeypatch.setattr(rows, "keep", kept.update)
     monkeypatch.setattr(profile, "run", fails)
