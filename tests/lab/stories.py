@@ -1,4 +1,4 @@
-"""What docs/operations.md shows was typed and printed here: one file a story in build/stories.
+"""What the docs show in a box was typed and printed here: one file a story in build/stories.
 
 ``mk/stories`` puts them into the page. A line of output that differs at each run (times,
 percentages) is kept as this run had it.

@@ -12,6 +12,7 @@ from . import faults, product, scenario
 from .guest import Guest
 from .host import Host
 from .lab import Lab
+from .stories import Story
 from .wait import wait_until
 
 RESOURCES = ["web1-xvda", "web1-xvdb"]
@@ -70,12 +71,17 @@ def test_a_running_guest_gets_it_and_nothing_else_changes(lab: Lab) -> None:
         host.run(f"head -c 100M /dev/zero | tr '\\0' {letter} > /dev/vg0/junk; sync; lvremove -y vg0/junk")
     lab.alice.run("xl sysrq web1 8")
     seen = len(guest.console())
-    print(lab.alice.run("xenhelper grow web1 xvda +36M").out)
+    story = Story("grow")
+    story.type(lab.alice, "xenhelper grow web1 xvda +36M --dry-run")
+    story.type(lab.alice, "xenhelper grow web1 xvda +36M")
     _everywhere(lab, "web1-xvda", "web1-root", 100 * MIB)
     assert _told(lab.alice) == 100 * MIB
     guest.wait_line(r"xvda: detected capacity change from 131072 to 204800", 30, seen)
-    assert "has that size" in lab.alice.run("xenhelper grow web1 xvda 100M").out
+    story.note("the guest's kernel says: xvda: detected capacity change from 131072 to 204800")
+    assert "has that size" in story.type(lab.alice, "xenhelper grow web1 xvda 100M").out
     product.wait_in_sync(lab.alice, *RESOURCES)
+    story.type(lab.alice, "xenhelper status web1")
+    story.end()
     # from the host that doesn't run it
     lab.bob.run("xenhelper grow web1 xvdb 64M")
     _everywhere(lab, "web1-xvdb", "web1-swap", 64 * MIB)

@@ -11,6 +11,7 @@ import pytest
 from . import figures, measure, product, virt
 from .guest import Guest
 from .lab import Lab
+from .stories import Story
 from .wait import wait_until
 
 VM = "virt1"
@@ -37,11 +38,11 @@ def _sources(text: str) -> list[str]:
     return re.findall(r"<source dev='([^']*)'", text)
 
 
-def _adopt(lab: Lab) -> dict[str, str]:
+def _adopt(lab: Lab, story: Story) -> dict[str, str]:
     sums = _define(lab)
-    lab.alice.run(f"xenhelper replicate --libvirt {VM} --dry-run", timeout=300)
+    story.type(lab.alice, f"xenhelper replicate --libvirt {VM} --dry-run", timeout=300)
     assert _sources(lab.alice.out(virt.virsh(f"dumpxml {VM}"))) == [path for path, _ in VOLUMES.values()]
-    lab.alice.run(f"xenhelper replicate --libvirt {VM}", timeout=TIMEOUT)
+    story.type(lab.alice, f"xenhelper replicate --libvirt {VM}", timeout=TIMEOUT)
     product.wait_in_sync(lab.alice, *RESOURCES, timeout=600)
     return sums
 
@@ -89,7 +90,8 @@ def _move(lab: Lab, source: str, target: str) -> None:
 
 @pytest.mark.layer("libvirt")
 def test_a_domain_is_adopted_runs_moves_and_is_given_back(lab: Lab) -> None:
-    sums = _adopt(lab)
+    story = Story("libvirt")
+    sums = _adopt(lab, story)
     devices = [f"/dev/drbd{product.minor(lab.alice, name)}" for name in RESOURCES]
     texts = [host.out(virt.virsh(f"dumpxml --inactive {VM}")) for host in lab.hosts]
     assert [_sources(text) for text in texts] == [devices, devices]
@@ -100,11 +102,13 @@ def test_a_domain_is_adopted_runs_moves_and_is_given_back(lab: Lab) -> None:
             assert product.checksum(host, path, int(start), 4) == wanted, f"{key} on {host.name}"
     _settled(lab, "")
 
-    lab.alice.run(virt.virsh(f"start {VM}"), timeout=TIMEOUT)
+    story.type(lab.alice, virt.virsh(f"start {VM}"), timeout=TIMEOUT)
     guest = Guest(lab.alice, VM)
     guest.wait_writing(disks=2, timeout=400)
     _settled(lab, "alice")
     assert product.vm(lab.alice, VM)["runs_on"] == "alice"
+    story.type(lab.alice, f"xenhelper status {VM}")
+    story.type(lab.bob, virt.virsh(f"start {VM}"), timeout=TIMEOUT, check=False)
 
     product.refused(lab.bob, virt.virsh(f"start {VM}"), "in use on alice", timeout=TIMEOUT)
     # a volume beneath DRBD, under another name
@@ -127,19 +131,21 @@ def test_a_domain_is_adopted_runs_moves_and_is_given_back(lab: Lab) -> None:
     product.wait_gone(lab.alice, VM, 300)
     _settled(lab, "")
 
-    lab.alice.run(f"xenhelper forget {VM}", timeout=TIMEOUT)
+    story.note("migrated to bob and back, shut down")
+    story.type(lab.alice, f"xenhelper forget {VM}", timeout=TIMEOUT)
     for host in lab.hosts:
         assert _sources(host.out(virt.virsh(f"dumpxml --inactive {VM}"))) == [p for p, _ in VOLUMES.values()]
         assert host.read("/proc/drbd").count(" cs:") == 0
     for key, wanted in sums.items():
         path, start = key.split()
         assert product.checksum(lab.alice, path, int(start), 4) == wanted, key
+    story.end()
 
 
 @pytest.mark.layer("libvirt")
 @pytest.mark.expects("split-brain-solved", "split-brain")
 def test_a_link_that_is_lost_in_the_pre_copy(lab: Lab) -> None:
-    _adopt(lab)
+    _adopt(lab, Story("libvirt"))
     lab.alice.run(virt.virsh(f"start {VM}"), timeout=TIMEOUT)
     guest = Guest(lab.alice, VM)
     guest.wait_writing(disks=2, timeout=400)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from . import product
+from . import product, scenario
 from .guest import Guest
 from .lab import Lab
 from .stories import Story
@@ -74,6 +74,48 @@ def test_a_host_is_taken_down_for_work(lab: Lab) -> None:
     story.type(lab.alice, "xenhelper status web1")
     assert product.runs_on(lab, "web1") == ["alice"]
     product.assert_no_wrong_block(guest, lab.alice, lab.bob)
+    story.end()
+
+
+@pytest.mark.layer("paired")
+def test_a_vm_with_data_is_adopted_and_given_back(lab: Lab) -> None:
+    story, alice = Story("adopt"), lab.alice
+    scenario.write_web1(lab)
+    for name in scenario.VOLUMES:
+        # nothing but random bytes, so that any that are lost or moved show
+        alice.run(f"dd if=/dev/urandom of=/dev/vg0/{name} bs=1M oflag=direct status=none", check=False)
+    story.note("web1 has been here for long; it is shut down")
+    sums = "sha256sum /dev/vg0/web1-root /dev/vg0/web1-swap"
+    before = story.type(alice, sums).out
+    story.type(alice, "xenhelper plan /etc/xen/web1.cfg")
+    story.type(alice, "xenhelper replicate /etc/xen/web1.cfg", timeout=300)
+    product.wait_in_sync(alice, *RESOURCES)
+    story.note("a minute later")
+    story.type(alice, "xenhelper status web1")
+    for host in lab.hosts:
+        assert story.type(host, sums).out == before, host.name
+    product.assert_steady(lab, RESOURCES, None)
+    guest = Guest(alice, "web1")
+    story.type(alice, "xl create /etc/xen/web1.cfg", timeout=300)
+    guest.wait_writing(disks=2)
+    story.end()
+
+    story = Story("forget")
+    refused = story.type(alice, "xenhelper forget web1", check=False)
+    assert refused.status == 3 and "runs on alice" in refused.out
+    alice.run("xl destroy web1")
+    story.note("`xl shutdown -w web1`")
+    product.wait_gone(alice, "web1")
+    written = alice.out(sums)
+    story.type(alice, "xenhelper forget web1 --dry-run")
+    story.type(alice, "xenhelper forget web1", timeout=200)
+    story.type(alice, "xenhelper status")
+    for host in lab.hosts:
+        story.type(host, "lvs --noheadings -o lv_name,lv_size,lv_tags vg0")
+        assert host.out(sums) == written, host.name
+        assert host.read("/etc/xen/web1.cfg") == scenario.WEB1, host.name
+        assert host.read("/proc/drbd").count(" cs:") == 0, host.name
+    product.assert_no_wrong_block(guest, alice)
     story.end()
 
 

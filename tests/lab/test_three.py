@@ -66,8 +66,10 @@ def _shelved(bob: Host) -> bool:
 def test_each_vm_is_on_a_pair(lab: Lab) -> None:
     """Created where there is most room, or where one says; moved within the pair only."""
     alice, bob, carol = lab.hosts
+    story = Story("third-host")
     _small(alice, "web2")
-    alice.run("xl create /etc/xen/web2.cfg", timeout=300)
+    story.type(alice, "xenhelper plan /etc/xen/web2.cfg")
+    story.type(alice, "xl create /etc/xen/web2.cfg", timeout=300)
     guest = Guest(alice, "web2")
     guest.wait_writing(disks=1, timeout=500)  # three hosts and two guests take their time
     # bob has web1's copies already: carol has more room
@@ -92,7 +94,9 @@ def test_each_vm_is_on_a_pair(lab: Lab) -> None:
     product.refused(
         alice, "xenhelper takeover --all --peer-is-dead", "different other hosts", "--peer", status=3
     )
-    dry = alice.run("xenhelper evacuate --dry-run").out
+    story.type(alice, "xenhelper status")
+    story.type(alice, "xl migrate web2 bob", check=False)
+    dry = story.type(alice, "xenhelper evacuate --dry-run").out
     assert "xl migrate web1 bob" in dry and "xl migrate web2 carol" in dry
     product.migrate(alice, "carol", "web2")
     moved = guest.on(carol)
@@ -109,6 +113,7 @@ def test_each_vm_is_on_a_pair(lab: Lab) -> None:
             every=5,
         )
     Guest(alice, "web1").wait_progress()
+    story.end()
 
 
 @pytest.mark.layer("three")
