@@ -7,6 +7,7 @@ config follow. Cut short it is undone, or finished where all resources talk to t
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -142,6 +143,9 @@ def _undo(move: Move) -> None:
     doesn't; the intent then stays."""
     plan, vm = move.plan, move.plan.vm
     intent = intents.read(KIND, vm) or {}
+    if intent.get("state") == SWITCHING and not os.path.exists(_before(vm)):
+        _undone(plan)  # that file goes last: only the intent was left
+        return
     fresh = False
     if intent.get("state") == SWITCHING:
         for disk in plan.disks:
@@ -160,6 +164,11 @@ def _undo(move: Move) -> None:
         # its own intent is there, and asks how this one ended
         log.event("note", f"{vm}: {plan.peer} undoes its part later: {error}", log.NOTICE, vm=vm)
     statefile.remove(_before(vm))
+    _undone(plan)
+
+
+def _undone(plan: Plan) -> None:
+    vm = plan.vm
     intents.remove(KIND, vm)
     text = f"{vm}: undid a move of its second copy to {plan.peer}"
     log.event("note", text, log.NOTICE, vm=vm, intent=f"{KIND}-{vm}")

@@ -339,9 +339,9 @@ def test_the_way_back_from_a_move_killed_at_each_step_is_gone_on_with(lab: Lab) 
     steps = _traced(lab, RECONCILE)
     here, left = (_each(steps[host.name]) for host in (alice, bob))
     print(f"{here}\n{left}")
-    assert {f"before {ASK} 1", "before rehome:_undo:intents.remove 1"} <= {*here}
+    assert {f"before {ASK} 1", "before rehome:_undone:intents.remove 1"} <= {*here}
     assert {"before shelf:_take_back:adm.create_md 2", "before shelf:_take_back:adm.up 1"} <= {*left}
-    here = here[: here.index("before rehome:_undo:intents.remove 1") + 1]
+    here = here[: here.index("before rehome:_undone:intents.remove 1") + 1]
     asked = here.index(f"before {ASK} 1") + 1
     _killed(lab, "alice", UNDONE, MOVE)
     for host, orders in (("alice", here[:asked]), ("bob", left), ("alice", here[asked:])):

@@ -293,6 +293,27 @@ def test_a_failure_before_the_new_copy_connects_gives_all_back(world: World) -> 
     )
 
 
+@pytest.mark.parametrize(
+    "step",
+    [
+        "_undo:statefile.write_atomically",
+        "_undo:bringup.up 2",
+        "_undo:statefile.remove",
+        "_undone:intents.remove",
+    ],
+    ids=lambda step: step.replace(" ", "."),
+)
+def test_the_way_back_cut_short_is_gone_on_with(world: World, step: str) -> None:
+    for order, command in (("_switch:bringup.up 2", MOVE), (step, ("recover", "web1"))):
+        armed = world.write("alice", "run/xenhelper/crash-at", f"before rehome:{order}\n")
+        armed.chmod(0o600)
+        assert world.run("alice", *command).returncode == -9 and not armed.exists()
+        assert "replace-web1" in names(world, "alice", "intents")
+    recovered = world.run("alice", "recover", "web1")
+    assert recovered.returncode == 0, recovered.stderr
+    check_as_before(world)
+
+
 def cut(world: World, dead: bool) -> int:
     """How many steps a whole move takes."""
     if dead:
