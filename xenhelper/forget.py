@@ -246,9 +246,7 @@ def here(vm: str, peer: str, delete_data: bool) -> None:
     _volumes(vm, records, delete_data)
     _restore(vm)
     for name, record in records.items():
-        probes.unmark(record.get("volume", ""))
-        for path in _notes(name):
-            statefile.remove(path)
+        drop_notes(name, record)
         statefile.remove(f"{paths.RESOURCES}/{name}")
     statefile.remove(f"{paths.VMS}/{vm}")
     statefile.remove(vmfile.original_path(vm))
@@ -276,10 +274,13 @@ def _check_deletable(vm: str, records: Mapping[str, Mapping[str, str]]) -> None:
         )
 
 
-def _notes(name: str) -> list[str]:
-    """What this host keeps of a resource beside its record."""
+def drop_notes(name: str, record: Mapping[str, str]) -> None:
+    """What this host keeps of a resource beside its record: of nothing that comes later."""
+    probes.unmark(record.get("volume", ""))
     verified = f"{paths.STATE}/verify/{name}"
-    return [insync.path(name), splitbrain.path(name), ceded.path(name), permits.path(name), verified]
+    notes = (insync.path(name), splitbrain.path(name), ceded.path(name), permits.path(name), verified)
+    for path in notes:
+        statefile.remove(path)
 
 
 def _volumes(vm: str, records: Mapping[str, Mapping[str, str]], delete_data: bool) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
-from xenhelper import intents, log, moved, names, provision, shelf, statefile, volumes
+from xenhelper import intents, log, moved, names, provision, shelf, statefile, vmfile, volumes
 from xenhelper.errors import ConfigError, PeerFailed, PeerUnreachable, Refused, XenhelperError
 
 
@@ -15,6 +15,8 @@ def remove(vm: str, dry: bool = False) -> list[str]:
 
     Raises Refused unless a host that has the VM now says that its own copy is current.
     """
+    from xenhelper.forget import drop_notes
+
     found = shelf.note(vm)
     if found is None:
         raise XenhelperError(
@@ -35,6 +37,9 @@ def remove(vm: str, dry: bool = False) -> list[str]:
         statefile.write(shelf.at(vm, "note"), {**found, "state": shelf.REMOVING})
         for volume in left:
             volumes.remove(volume, shelf.TAG + vm)
+        for name, record in shelf.of_the_half(vm).items():
+            drop_notes(name, record)
+        statefile.remove(vmfile.original_path(vm))
         shelf.clear(vm)
     finally:
         os.close(fd)

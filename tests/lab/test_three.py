@@ -287,6 +287,7 @@ def _moved(lab: Lab, new: Host, old: Host) -> None:
     assert not old.read("/etc/drbd.d/web1.res") and not old.read("/etc/xen/web1.cfg")
     old.run("xenhelper forget web1 --left-over")
     assert _volumes(old) == set()
+    assert old.out("find /var/lib/xenhelper -type f -name '*web1*'") == ""
     for host in lab.hosts:
         assert host.run("ls /var/lib/xenhelper/moved", check=False).out == "", host.name
     assert all(wrong == 0 for wrong, _ in Guest(alice, "web1").verify().values())
