@@ -302,7 +302,7 @@ def test_the_same_command_again_needs_no_reconciler(world: World) -> None:
         ("bob", "after handmade:_put_back:statefile.write_atomically"),
         ("alice", "after handmade:_follow:run"),
         ("alice", "before handmade:give_back:statefile.remove#3"),
-        ("alice", "before forget:here:statefile.remove#4"),
+        ("alice", "before forget:here:statefile.remove#3"),
     ],
 )
 def test_going_back_killed_at_any_step_goes_on(world: World, host: str, order: str) -> None:
