@@ -63,13 +63,14 @@ def run(vm: str, delete_peer_volumes: bool = False, dry: bool = False) -> list[s
         if delete_peer_volumes and not answer.get("begun"):
             _require_good(records, peer)
         lines = [f"{peer}: {line}" for line in _lines(answer)]
+        lines += _describe(vm, records, delete_data=False)
         if dry:
-            return lines + _describe(vm, records, delete_data=False)
+            return lines
         ask(peer, "replicate-forget", {**request, "dry": False}, timeout=180.0)
         here(vm, peer, delete_data=False)
     finally:
         os.close(fd)
-    return lines + _describe(vm, records, delete_data=False)
+    return lines
 
 
 class Elsewhere(Refused):
@@ -222,7 +223,7 @@ def _describe(vm: str, records: Mapping[str, Mapping[str, str]], delete_data: bo
         lines.append(f"{'REMOVE' if delete_data else 'keep'} {record['volume']}")
     config = vmfile.record(vm).get("config", "")
     if config:
-        lines.append(f"{config} as it was before")
+        lines.append(f"put {config} back as it was before")
     return lines
 
 
