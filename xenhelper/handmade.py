@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from xenhelper import byhand, intents, log, names, paths, provision, replicate_peer, statefile, volumes
-from xenhelper.drbd import bringup, proc, resfile, resscan, show, verbs
+from xenhelper.drbd import bringup, resfile, resscan, show, verbs
 from xenhelper.errors import Refused, XenhelperError
 from xenhelper.plan import INTERNAL, Plan
 from xenhelper.run import run
@@ -81,7 +81,7 @@ def take(plan: Plan) -> None:
 
     Precondition: begin(). Raises XenhelperError; then undo() is due.
     """
-    proc.require_module()
+    provision.require_able()
     own = os.path.basename(resfile.path(plan.vm))
     for name in _keep(plan):
         if name != own:

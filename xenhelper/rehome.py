@@ -168,6 +168,7 @@ def _undo(move: Move) -> None:
 
 
 def _undone(plan: Plan) -> None:
+    """All is as it was: the intent goes, and it is said."""
     vm = plan.vm
     intents.remove(KIND, vm)
     text = f"{vm}: undid a move of its second copy to {plan.peer}"

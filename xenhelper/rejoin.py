@@ -178,7 +178,7 @@ def _check(here: plan.Plan, there: Mapping[str, str], groups: Mapping[str, volum
 
 def _make(here: plan.Plan) -> None:
     """Volumes, file, metadata, and up: undone if anything fails."""
-    proc.require_module()
+    provision.require_able()
     provision.begin(here, provision.TARGET)
     try:
         for disk in here.fresh:
