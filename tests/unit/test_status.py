@@ -207,6 +207,16 @@ def test_the_text_is_by_vm_and_shows_what_to_do() -> None:
     assert text.render(judge.status(World("alice"))) == "no VM is replicated on this host"
 
 
+def test_the_pair_is_told_where_there_is_more_than_one() -> None:
+    answer = judge.status(world())
+    assert text.render(answer).splitlines()[0] == "web1  on alice"
+    assert text.render(answer, pairs=True).splitlines()[0] == "web1  on alice; replicated with bob"
+    disk = {**answer["vms"][0]["disks"][0], "peer": "carol"}
+    answer["vms"].append({**answer["vms"][0], "name": "web2", "disks": [disk]})
+    shown = text.render(answer).splitlines()
+    assert "web1  on alice; replicated with bob" in shown and "web2  on alice; replicated with carol" in shown
+
+
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("RESOURCES", "VMS", "INTENTS", "LOCKS", "RUN", "CONFIG"):

@@ -38,7 +38,8 @@ def run(args: argparse.Namespace) -> int:
         return EXIT_DONE
     answer = look()
     missing = set(args.vm) - {vm["name"] for vm in answer["vms"]}
-    print(json.dumps(answer, indent=1) if args.json else text.render(answer, live.colour()))
+    # whoever asks for one VM wants to know its pair
+    print(json.dumps(answer, indent=1) if args.json else text.render(answer, live.colour(), bool(args.vm)))
     if missing:
         raise XenhelperError(
             f"{', '.join(sorted(missing))}: not replicated on this host", "`xenhelper status` lists all"

@@ -58,8 +58,9 @@ def draw(answer: dict[str, Any]) -> Any:
     from rich.text import Text
 
     parts: list[Any] = [Text(time.strftime("%H:%M:%S") + f"  {answer['host']}", style="dim")]
+    pairs = text.several_peers(answer)
     for vm in answer["vms"]:
-        parts.append(Text.assemble((vm["name"], "bold"), f"  {text.where(vm)}"))
+        parts.append(Text.assemble((vm["name"], "bold"), f"  {text.where(vm, pairs)}"))
         table = Table.grid(padding=(0, 2))
         for disk in vm["disks"]:
             well = disk["disk_state"] == disk["peer_disk_state"] == "UpToDate"

@@ -9,11 +9,13 @@ from xenhelper.status import more
 _COLOURS = {"warning": "33", "error": "31", "critical": "1;31"}
 
 
-def render(answer: dict[str, Any], colour: bool = False) -> str:
-    """Several lines, without one at the end. ``colour``: for a terminal."""
+def render(answer: dict[str, Any], colour: bool = False, pairs: bool = False) -> str:
+    """Several lines, without one at the end. ``colour``: for a terminal. ``pairs``: say with
+    each VM who has its other copy, even where all have the same."""
     lines = []
+    pairs = pairs or several_peers(answer)
     for vm in answer["vms"]:
-        lines.append(f"{vm['name']}  {where(vm)}")
+        lines.append(f"{vm['name']}  {where(vm, pairs)}")
         rows = [_row(disk) for disk in vm["disks"]]
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
         for row, disk in zip(rows, vm["disks"], strict=True):
@@ -38,11 +40,19 @@ def render(answer: dict[str, Any], colour: bool = False) -> str:
     return "\n".join(lines)
 
 
-def where(vm: dict[str, Any]) -> str:
-    """Where it runs, in words."""
+def several_peers(answer: dict[str, Any]) -> bool:
+    """Whether these VMs are on more than one pair of hosts, so that each one's is to be said."""
+    return len({disk["peer"] for vm in answer["vms"] for disk in vm["disks"]}) > 1
+
+
+def where(vm: dict[str, Any], pair: bool = False) -> str:
+    """Where it runs, in words; with ``pair``, who has the other copy, too."""
     if vm["migrating_to"]:
-        return f"on {vm['runs_on'] or '?'}, migrating to {vm['migrating_to']}"
-    return f"on {vm['runs_on']}" if vm["runs_on"] else "not running, or where isn't known"
+        told = f"on {vm['runs_on'] or '?'}, migrating to {vm['migrating_to']}"
+    else:
+        told = f"on {vm['runs_on']}" if vm["runs_on"] else "not running, or where isn't known"
+    peers = sorted({disk["peer"] or "?" for disk in vm["disks"]})
+    return f"{told}; replicated with {', '.join(peers)}" if pair and peers else told
 
 
 def _row(disk: dict[str, Any]) -> list[str]:
