@@ -36,10 +36,11 @@ def run(args: argparse.Namespace) -> int:
     if args.watch:
         live.watch(look)
         return EXIT_DONE
-    answer = look()
+    seen = read.world()
+    answer = judge.status(seen, args.vm or None)
     missing = set(args.vm) - {vm["name"] for vm in answer["vms"]}
-    # whoever asks for one VM wants to know its pair
-    print(json.dumps(answer, indent=1) if args.json else text.render(answer, live.colour(), bool(args.vm)))
+    pairs = len(seen.peers) > 1  # of all VMs, whichever are named
+    print(json.dumps(answer, indent=1) if args.json else text.render(answer, live.colour(), pairs))
     if missing:
         raise XenhelperError(
             f"{', '.join(sorted(missing))}: not replicated on this host", "`xenhelper status` lists all"
