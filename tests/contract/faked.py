@@ -43,6 +43,9 @@ class FakedMachine(Machine):
     def read_file(self, path: str) -> str:
         return self.hosts.read(self.name, path)
 
+    def read_link(self, path: str) -> str:
+        return str(Path(self.path(path)).readlink())
+
     def write_file(self, path: str, text: str) -> str:
         return str(self.hosts.write(self.name, path, text))
 

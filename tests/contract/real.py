@@ -98,6 +98,12 @@ class RealMachine(Machine):
             raise FileNotFoundError(path)
         return done.out
 
+    def read_link(self, path: str) -> str:
+        done = self.host.run(f"readlink -- {shlex.quote(path)}", check=False)
+        if not done.ok:
+            raise FileNotFoundError(path)
+        return done.out.rstrip("\n")
+
     def write_file(self, path: str, text: str) -> str:
         self.host.write(path, text)
         return path

@@ -119,6 +119,10 @@ class SimulatedHost(Host):
         text: str = self.process("cat", lambda: shims.sim_open(path).read())
         return text
 
+    def read_link(self, path: str) -> str:
+        target: str = self.process("readlink", lambda: shims.Os().readlink(path))
+        return target
+
     def size_of(self, path: str) -> int:
         raise NotImplementedError("tests/sim has no LVM; test_lvm.py uses the hosts of tests/unit/fakes")
 

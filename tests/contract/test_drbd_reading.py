@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 
@@ -67,6 +69,47 @@ def test_proc_drbd_follows_a_connection(world: World, alice: Host, bob: Host) ->
     )
     bob.adm("down", RESOURCE)
     assert MINOR not in bob.do(proc.read)[1]
+
+
+def both_ways(host: Host) -> tuple[dict[str, object] | None, dict[str, object]]:
+    """The state as /proc/drbd has it (None where it isn't to be read there), and by drbdsetup."""
+
+    def quick() -> events.Resource | None:
+        record = SimpleNamespace(read=lambda _: {"minor": str(MINOR)})
+        with (
+            mock.patch.object(events, "statefile", record),
+            mock.patch.object(proc, "os", SimpleNamespace(readlink=host.read_link)),
+        ):
+            return events._connected(RESOURCE)
+
+    seen, told = host.do(quick), host.do(events.snapshot, RESOURCE)[RESOURCE]
+    words = [{key: getattr(one, key) for key in one.__slots__} for one in (seen or told, told)]
+    return (words[0] if seen else None), words[1]
+
+
+@pytest.mark.core
+def test_proc_drbd_says_of_a_connected_resource_what_drbdsetup_does(
+    world: World, alice: Host, bob: Host
+) -> None:
+    """events.one() reads the one where it can, without a fork, and else asks the other."""
+
+    def agree() -> None:
+        for host in (alice, bob):
+            seen, told = both_ways(host)
+            assert seen == told, host.name
+
+    agree()
+    alice.promote()
+    agree()
+    alice.set_net("C", True)
+    world.until(lambda: bob.net() == ("C", True), "bob to be permitted")
+    bob.promote()
+    agree()
+    bob.demote()
+    alice.set_net("A", False)
+    agree()
+    bob.adm("disconnect", RESOURCE)
+    assert [both_ways(host)[0] for host in (alice, bob)] == [None, None]
 
 
 def test_show_tells_what_a_connected_resource_runs_with(alice: Host, bob: Host) -> None:

@@ -128,6 +128,10 @@ class Machine(ABC):
         """A file's text. Raises FileNotFoundError."""
 
     @abstractmethod
+    def read_link(self, path: str) -> str:
+        """Where a symbolic link leads. Raises FileNotFoundError."""
+
+    @abstractmethod
     def write_file(self, path: str, text: str) -> str:
         """Make a configuration file; the path by which commands reach it."""
 

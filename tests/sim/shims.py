@@ -118,7 +118,12 @@ class Os:
         return parent.pid if parent is not None and parent.status is None and not parent.dead else 1
 
     def readlink(self, path: str) -> str:
-        me()
+        process = me()
+        if path.startswith("/sys/kernel/debug/drbd/minors/"):
+            end = tools.by_minor(process.host, path.rpartition("/")[2])
+            if end is None or not end.up:
+                raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+            return f"../resources/{end.pair.name}/volumes/0"
         return "pipe:[4711]" if path.endswith("/fd/0") else path
 
     def uname(self) -> Any:
@@ -345,6 +350,8 @@ def sim_open(path: str, mode: str = "r", *_: Any, **__: Any) -> Any:
     process = me()
     if set(mode) - set("rbt"):
         raise AssertionError(f"open({path!r}, {mode!r}): only reading is simulated")
+    if path == "/proc/drbd":  # no fork, but others run meanwhile, and a kill may strike
+        W.port(process, "read /proc/drbd", 0.001)
     data = _content(process, path)
     return io.BytesIO(data) if "b" in mode else io.StringIO(data.decode("utf-8", "replace"))
 
@@ -355,6 +362,10 @@ def _content(process: Process, path: str) -> bytes:
         return b"4\n" if path.endswith("major") else b"20\n"
     if path == "/proc/drbd":
         return tools.proc_drbd(host).encode()
+    if path.startswith("/sys/block/drbd") and path.endswith("/size"):
+        end = tools.by_minor(host, path.split("/")[3][4:])
+        if end is not None and end.up:
+            return f"{tools.SIZE_KIB * 2}\n".encode()
     if path == "/sys/module/drbd/version":
         return b"8.4.11\n"
     if path.startswith("/sys/kernel/debug/drbd/resources/"):

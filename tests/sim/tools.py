@@ -31,6 +31,9 @@ XL = "/usr/lib/xen-4.20/bin/xl"
 PING_TIMEOUT = 3.0  # seconds, as the product's resource files have it
 
 
+SIZE_KIB = 65536  # of each device
+
+
 def ends(host: Any) -> "list[End]":
     return [pair.ends[host.index] for pair in host.world.pairs.values()]
 
@@ -311,9 +314,9 @@ def events2(host: Any, names: "list[str]") -> Output:
         else:
             lines.append(f"exists connection {peer} connection:StandAlone role:Unknown congested:no")
         lines.append(
-            f"exists device {head} volume:0 minor:{minor} disk:{DISK[end.disk]} size:65536 read:0 written:0"
-            f" al-writes:0 bm-writes:0 upper-pending:{end.upper} lower-pending:{end.lower + end.local_io}"
-            f" al-suspended:no blocked:no"
+            f"exists device {head} volume:0 minor:{minor} disk:{DISK[end.disk]} size:{SIZE_KIB} read:0"
+            f" written:0 al-writes:0 bm-writes:0 upper-pending:{end.upper}"
+            f" lower-pending:{end.lower + end.local_io} al-suspended:no blocked:no"
         )
         replication = end.sync or ("Established" if end.connected else "Off")
         lines.append(

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from xenhelper.drbd import barrier, events, show, verbs
+from xenhelper import paths
+from xenhelper.drbd import barrier, events, proc, show, verbs
 from xenhelper.errors import CommandFailed
 from xenhelper.run import Result
 
@@ -122,3 +123,78 @@ def test_only_an_unknown_resource_has_no_settings(
     else:
         with pytest.raises(CommandFailed):
             show.one("web1-xvda")
+
+
+# those with both
+STATES = sorted(
+    path.stem.removeprefix("proc-drbd-")
+    for path in CAPTURED.glob("proc-drbd-*.txt")
+    if (CAPTURED / path.name.replace("proc-drbd", "events2-now-statistics")).exists()
+)
+
+
+def _kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, minors: dict[int, str]) -> None:
+    """A host whose kernel says ``text``, with resources by minor and our records of them."""
+    monkeypatch.setattr(paths, "ROOT", str(tmp_path))
+    monkeypatch.setattr(paths, "RESOURCES", str(tmp_path / "resources"))
+    links = tmp_path / "sys/kernel/debug/drbd/minors"
+    for folder in ("proc", "resources", "sys/kernel/debug/drbd/minors"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    (tmp_path / "proc/drbd").write_text(text)
+    for minor, name in minors.items():
+        (links / str(minor)).symlink_to(f"../resources/{name}/volumes/0")
+        (tmp_path / "resources" / name).write_text(f"minor={minor}\n")
+        block = tmp_path / f"sys/block/drbd{minor}"
+        block.mkdir(parents=True)
+        (block / "size").write_text({1000: "131072\n", 1001: "65536\n"}.get(minor, "2048\n"))
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_proc_drbd_says_the_same_as_events2(
+    state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both were captured in the same state. Only what is connected and at rest is read there."""
+    events2 = CAPTURED / f"events2-now-statistics-{state}.txt"
+    told = events.parse(events2.read_text())
+    text = (CAPTURED / f"proc-drbd-{state}.txt").read_text()
+    _kernel(tmp_path, monkeypatch, text, {1000: "web1-xvda", 1001: "web1-xvdb"})
+    # a guest that writes has other requests in flight a moment later
+    moving = () if state.startswith("connected-idle") else ("upper_pending", "lower_pending")
+    for name, wanted in told.items():
+        seen = events._connected(name)
+        at_rest = wanted.connected and wanted.replication == "Established"
+        assert (seen is not None) == at_rest, name
+        if seen is not None:
+            for key in set(seen.__slots__) - {*moving}:
+                assert getattr(seen, key) == getattr(wanted, key), (name, key)
+
+
+def test_a_guest_that_writes_has_requests_in_proc_drbd() -> None:
+    text = (CAPTURED / "proc-drbd-guest-writing-slow-link-protocol-c-alice.txt").read_text()
+    busy = [state for state in proc.parse(text)[1].values() if state.upper_pending]
+    assert busy and all(state.lower_pending is not None for state in busy)
+
+
+def test_proc_drbd_is_left_alone_where_it_may_be_another_resource_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (CAPTURED / "proc-drbd-connected-idle-alice.txt").read_text()
+    _kernel(tmp_path, monkeypatch, text, {1000: "web1-xvda"})
+    assert proc.connected("web1-xvda", 1000) is not None
+    assert proc.connected("web1-xvdb", 1000) is None  # the minor is the other one's
+    assert proc.connected("web1-xvdb", 1001) is None  # no debugfs to say whose it is
+    (tmp_path / "resources/web1-xvda").write_text("minor=100\n")
+    assert events._connected("web1-xvda") is None and events._connected("unknown") is None
+    (tmp_path / "sys/kernel/debug/drbd/minors/100").symlink_to("../resources/web1-xvda/volumes/0")
+    assert events._connected("web1-xvda") is None  # 1000's line isn't 100's
+
+
+def test_another_major_version_s_proc_drbd_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (CAPTURED / "proc-drbd-connected-idle-alice.txt").read_text()
+    _kernel(tmp_path, monkeypatch, text.replace("8.4.11", "9.2.12", 1), {1000: "web1-xvda"})
+    assert proc.connected("web1-xvda", 1000) is None
+    half = text[: text.index("wo:f")]  # cut short: the counters aren't there
+    _kernel(tmp_path / "b", monkeypatch, half, {1000: "web1-xvda"})
+    assert proc.connected("web1-xvda", 1000) is None

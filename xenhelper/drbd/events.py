@@ -1,9 +1,13 @@
 """What the kernel says of each resource, from one ``drbdsetup events2 --now --statistics``.
 
 The line format is drbdsetup(8)'s; DRBD 8.4 kernels through drbd-utils 9 print the same
-objects with fewer keys. Sizes come in KiB there and are bytes here.
+objects with fewer keys. Sizes come in KiB there and are bytes here. One resource that is
+connected is read from /proc/drbd instead, which costs no fork.
 """
 
+from xenhelper import paths, statefile
+from xenhelper.drbd import proc
+from xenhelper.errors import XenhelperError
 from xenhelper.run import run
 
 CONNECTED = "Connected"
@@ -148,4 +152,27 @@ def snapshot(resource: str = "", timeout: float = 10.0) -> "dict[str, Resource]"
 
 def one(name: str, timeout: float = 10.0) -> "Resource | None":
     """The named resource now, or None when it isn't up. Raises CommandFailed."""
-    return snapshot(name, timeout).get(name)
+    return _connected(name) or snapshot(name, timeout).get(name)
+
+
+def _connected(name: str) -> "Resource | None":
+    """The same without a fork, of a resource of ours that is connected and at rest."""
+    try:
+        record = statefile.read(f"{paths.RESOURCES}/{name}")
+    except (OSError, XenhelperError):
+        return None
+    minor = _number(record.get("minor"), -1) if record else -1
+    state = proc.connected(name, minor) if minor >= 0 else None
+    if state is None:
+        return None
+    found = Resource(name)
+    found.minor = minor
+    found.role, found.peer_role = state.role, state.peer_role
+    found.disk, found.peer_disk = state.disk, state.peer_disk
+    # what events2 calls them; the name of a connection says nothing in 8.4
+    found.connection, found.replication, found.peer_name = CONNECTED, "Established", "peer"
+    found.suspended = state.suspended
+    found.out_of_sync = state.out_of_sync
+    found.upper_pending, found.lower_pending = state.upper_pending or 0, state.lower_pending or 0
+    found.size = proc.size(minor)
+    return found
