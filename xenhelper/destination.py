@@ -96,9 +96,8 @@ def check(
     here = domains.find(vm)
     if here:
         missing.append(f"the name free: {here[0].name} is there already")
-    state = events.snapshot()
     for name in resources:
-        resource = state.get(name)
+        resource = events.one(name)
         if resource is None or not resource.in_sync:
             missing.append(f"{name} Connected and UpToDate ({resource or 'not up'})")
         elif resource.role == events.PRIMARY:

@@ -113,11 +113,17 @@ def _ask_grant(resource: str, domain: str, peer: str, deadline: float) -> None:
 # -- source --------------------------------------------------------------------------
 
 
-def grant(name: str, resumed: "Callable[[], bool]", seconds: float = 12.0) -> None:
+def grant(
+    name: str,
+    resumed: "Callable[[], bool]",
+    seconds: float = 12.0,
+    opened: "show.Settings | None" = None,
+) -> None:
     """Grant one resource of a suspended guest to the peer. Safe to run twice.
 
     Precondition: the caller saw the guest suspended just now; ``resumed`` looks whether
-    it goes on meanwhile (xl gave up), asked again when this took its time. Raises
+    it goes on meanwhile (xl gave up), asked again when this took its time. ``opened``: what
+    this process has opened the window with, which holds while the protocol is C still. Raises
     Refused and leaves the permission at no when anything isn't as it must be.
     """
     started = time.monotonic()
@@ -125,7 +131,7 @@ def grant(name: str, resumed: "Callable[[], bool]", seconds: float = 12.0) -> No
     held = hotplug.lock(f"grant-{name}", seconds)
     try:
         resource = barrier.quiet(name, seconds)
-        settings = show.one(name)
+        settings = opened if opened is not None and resource.protocol == "C" else show.one(name)
         if settings is None or not settings.remote:
             raise Refused(f"{name}: not connected", "see `xenhelper status`")
         if resource.role != events.PRIMARY:

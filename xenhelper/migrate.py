@@ -131,12 +131,8 @@ def _checked(domain: description.Description, host: str) -> Window:
 
 def _all_in_sync(vm: str, peer: str, resources: "list[str]") -> None:
     """What this host knows of itself needn't wait for the peer, which may notice later and in part."""
-    state = events.snapshot()
-    behind = [
-        f"{name} ({state.get(name) or 'not up'})"
-        for name in resources
-        if name not in state or not state[name].in_sync
-    ]
+    state = {name: events.one(name) for name in resources}
+    behind = [f"{name} ({seen or 'not up'})" for name, seen in state.items() if not seen or not seen.in_sync]
     if behind:
         raise Refused(
             f"{vm} can't move to {peer}: not Connected and UpToDate on both hosts: {'; '.join(behind)}",

@@ -30,6 +30,7 @@ class Window:
         self.peer = peer
         self.host = host
         self.uuid = uuid
+        self.opened: "dict[str, show.Settings]" = {}  # by resource, what its window was opened with
         self.by = {"by": by} if by else {}
 
     def open(self) -> None:
@@ -92,6 +93,8 @@ class Window:
             )
         # also when it is C already: a permission that somebody left goes away here
         verbs.net_options(settings.local, settings.remote, "C", False)
+        settings.protocol, settings.two_primaries = "C", False
+        self.opened[name] = settings
         barrier.drain(name, state.minor, time.monotonic(), _DRAIN)
 
     def grant(self, resumed: "Callable[[], bool]") -> None:
@@ -101,7 +104,7 @@ class Window:
         back then. Raises XenhelperError.
         """
         for name in self.resources:
-            handover.grant(name, resumed)
+            handover.grant(name, resumed, opened=self.opened.get(name))
         if resumed():
             for name in self.resources:
                 handover.take_back(name)
@@ -141,10 +144,14 @@ def close_one(name: str, seconds: float) -> str:
     deadline = time.monotonic() + seconds
     while True:
         state = events.one(name)
-        settings = show.one(name)
-        if state is None or settings is None:
+        if state is None:
             return ""  # not up: nothing is open, and its file says no
         wanted = steady.protocol(record, state)
+        if steady.closed(state, wanted):
+            return ""
+        settings = show.one(name)
+        if settings is None:
+            return ""
         if settings.protocol == wanted and not settings.two_primaries:
             return ""
         if not settings.remote:

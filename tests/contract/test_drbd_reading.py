@@ -72,7 +72,7 @@ def test_proc_drbd_follows_a_connection(world: World, alice: Host, bob: Host) ->
 
 
 def both_ways(host: Host) -> tuple[dict[str, object] | None, dict[str, object]]:
-    """The state as /proc/drbd has it (None where it isn't to be read there), and by drbdsetup."""
+    """The state by /proc/drbd (None where it isn't to be read there), and by drbdsetup."""
 
     def quick() -> events.Resource | None:
         record = SimpleNamespace(read=lambda _: {"minor": str(MINOR)})
@@ -83,6 +83,7 @@ def both_ways(host: Host) -> tuple[dict[str, object] | None, dict[str, object]]:
             return events._connected(RESOURCE)
 
     seen, told = host.do(quick), host.do(events.snapshot, RESOURCE)[RESOURCE]
+    told.protocol = host.settings().protocol  # which events2 doesn't say
     words = [{key: getattr(one, key) for key in one.__slots__} for one in (seen or told, told)]
     return (words[0] if seen else None), words[1]
 
@@ -107,6 +108,7 @@ def test_proc_drbd_says_of_a_connected_resource_what_drbdsetup_does(
     agree()
     bob.demote()
     alice.set_net("A", False)
+    world.until(lambda: bob.net() == ("A", False), "bob to be told")
     agree()
     bob.adm("disconnect", RESOURCE)
     assert [both_ways(host)[0] for host in (alice, bob)] == [None, None]

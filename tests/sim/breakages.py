@@ -156,7 +156,7 @@ def double_start() -> "contextlib.ExitStack":
     original = hotplug._promote
     return _patched(
         (hotplug, "_promote", promote),
-        (stepdown, "step_down", lambda name, peer, vm, seconds: events.one(name)),
+        (stepdown, "step_down", lambda name, peer, vm, seconds: (events.one(name), None)),
     )
 
 

@@ -14,7 +14,7 @@ CAPTURED = Path(__file__).parent / "captured"
 def test_each_disk_that_is_not_in_sync_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when the other host has noticed the cut of one of them only."""
     text = (CAPTURED / "events2-now-statistics-disconnected-guest-writing-alice.txt").read_text()
-    monkeypatch.setattr(events, "snapshot", lambda: events.parse(text))
+    monkeypatch.setattr(events, "snapshot", lambda *_: events.parse(text))
     with pytest.raises(Refused) as refused:
         migrate._all_in_sync("web1", "bob", ["web1-xvda", "web1-xvdb", "web1-xvdc"])
     for words in (
@@ -28,5 +28,5 @@ def test_each_disk_that_is_not_in_sync_is_named(monkeypatch: pytest.MonkeyPatch)
 
 def test_disks_in_sync_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     text = (CAPTURED / "events2-now-statistics-guest-writing-alice.txt").read_text()
-    monkeypatch.setattr(events, "snapshot", lambda: events.parse(text))
+    monkeypatch.setattr(events, "snapshot", lambda *_: events.parse(text))
     migrate._all_in_sync("web1", "bob", ["web1-xvda", "web1-xvdb"])

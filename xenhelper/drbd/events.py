@@ -32,7 +32,8 @@ class Resource:
 
     ``size`` and ``out_of_sync`` are bytes, ``done_percent`` is None unless a resync
     runs, ``upper_pending`` counts requests of the application that aren't answered yet,
-    ``lower_pending`` those of the local disk.
+    ``lower_pending`` those of the local disk. ``protocol``: empty where events2 was asked, which
+    doesn't say.
     """
 
     __slots__ = (
@@ -46,6 +47,7 @@ class Resource:
         "peer_disk",
         "peer_name",
         "peer_role",
+        "protocol",
         "replication",
         "role",
         "size",
@@ -61,6 +63,7 @@ class Resource:
         self.connection = "StandAlone"
         self.peer_role = "Unknown"
         self.peer_disk = "DUnknown"
+        self.protocol = ""
         self.replication = "Off"
         self.peer_name = ""
         self.upper_pending = 0
@@ -171,7 +174,7 @@ def _connected(name: str) -> "Resource | None":
     found.disk, found.peer_disk = state.disk, state.peer_disk
     # what events2 calls them; the name of a connection says nothing in 8.4
     found.connection, found.replication, found.peer_name = CONNECTED, "Established", "peer"
-    found.suspended = state.suspended
+    found.protocol, found.suspended = state.protocol, state.suspended
     found.out_of_sync = state.out_of_sync
     found.upper_pending, found.lower_pending = state.upper_pending or 0, state.lower_pending or 0
     found.size = proc.size(minor)

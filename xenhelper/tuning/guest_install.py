@@ -77,8 +77,8 @@ def _try(record: "dict[str, str]") -> str:
         try:
             return _write(state.minor)
         finally:
-            stepdown.step_down(name, peer, "", 20.0)
-            steady.close(name, record.get("protocol", "A"))
+            _, left = stepdown.step_down(name, peer, "", 20.0)
+            steady.close(name, record.get("protocol", "A"), left)
     finally:
         os.close(held)
 
