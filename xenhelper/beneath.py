@@ -138,9 +138,10 @@ def records() -> dict[str, dict[str, str]]:
     return found
 
 
-def scan() -> list[Finding]:
-    """Look now. Raises XenhelperError when xenstore can't be read."""
-    known = records()
+def scan(known: Mapping[str, Mapping[str, str]] | None = None) -> list[Finding]:
+    """Look now; ``known`` are the records, when they were just read. Raises XenhelperError when
+    xenstore can't be read."""
+    known = records() if known is None else known
     if not known:
         return []
     with Xenstore() as store:

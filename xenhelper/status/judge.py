@@ -15,10 +15,16 @@ WARNING, ERROR, CRITICAL = "warning", "error", "critical"
 
 def status(world: World, only: list[str] | None = None) -> dict[str, Any]:
     """The whole answer; ``only`` these VMs when given."""
-    vms = sorted({record.get("vm", "") for record in world.records.values()} - {""})
-    chosen = [vm for vm in vms if not only or vm in only]
+    vms: dict[str, list[dict[str, str]]] = {}
+    for record in world.records.values():
+        if record.get("vm"):
+            vms.setdefault(record["vm"], []).append(record)
+    chosen = [vm for vm in sorted(vms) if not only or vm in only]
     problems: list[Problem] = []
-    shown = [_vm(world, vm, problems) for vm in chosen]
+    places = _places(world)
+    shown = [
+        _vm(world, vm, sorted(vms[vm], key=lambda r: r.get("vdev", "")), places, problems) for vm in chosen
+    ]
     problems += [_problem(severity, None, what, do) for severity, what, do in world.notes]
     for finding in world.writers_beneath:
         if finding.vm in chosen:
@@ -88,12 +94,15 @@ def _window(world: World, vm: str) -> dict[str, str] | None:
     return next((i for i in world.intents if i.get("kind") == "window" and i.get("vm") == vm), None)
 
 
-def _vm(world: World, vm: str, problems: list[Problem]) -> dict[str, Any]:
+def _vm(
+    world: World,
+    vm: str,
+    records: list[dict[str, str]],
+    places: dict[str, dict[str, Domain]],
+    problems: list[Problem],
+) -> dict[str, Any]:
     window = _window(world, vm)
-    records = sorted(
-        (r for r in world.records.values() if r.get("vm") == vm), key=lambda r: r.get("vdev", "")
-    )
-    where = _where(world, vm)
+    where = _where(places, vm)
     if len(where) > 1 and window is None:
         problems.append(
             _problem(
@@ -141,15 +150,21 @@ def _renamed(world: World, vm: str, records: list[dict[str, str]]) -> list[Probl
     return found
 
 
-def _where(world: World, vm: str) -> dict[str, Domain]:
+def _places(world: World) -> dict[str, dict[str, Domain]]:
+    """By name, host -> the domain of that name there."""
+    found: dict[str, dict[str, Domain]] = {}
+    for host, domains in ((world.host, world.domains), *world.peers.items()):
+        for domain in domains or []:
+            found.setdefault(domain.name, {}).setdefault(host, domain)
+    return found
+
+
+def _where(places: dict[str, dict[str, Domain]], vm: str) -> dict[str, Domain]:
     """Host -> the domain of this VM there; its final name before the two of a migration."""
     found: dict[str, Domain] = {}
-    answers = [(world.host, world.domains or []), *((peer, said or []) for peer, said in world.peers.items())]
     for name in (vm, vm + names.MIGRATED_AWAY, vm + names.INCOMING):
-        for host, domains in answers:
-            for domain in domains:
-                if domain.name == name:
-                    found.setdefault(host, domain)
+        for host, domain in places.get(name, {}).items():
+            found.setdefault(host, domain)
     return found
 
 

@@ -68,7 +68,7 @@ def world() -> World:
         found.settings = _or(found, show.settings, {})
         found.progress = _or(found, lambda: proc.progress(proc.text()), {})
         found.verified = _or(found, lambda: _verified(found), {})
-        found.writers_beneath = _or(found, beneath.scan, [])
+        found.writers_beneath = _or(found, lambda: beneath.scan(found.records), [])
         found.splits = _or(found, lambda: _splits(found), {})
     found.wanted = _or(found, lambda: statefile.names(paths.RUN + "/wanted"), [])
     _or(found, lambda: _left_over(found), None)
@@ -113,7 +113,8 @@ def _configured(found: World) -> None:
 
 
 def _verified(found: World) -> dict[str, results.Result]:
-    read = {name: results.read(name) for name in found.records}
+    compared = statefile.names(f"{paths.STATE}/verify")
+    read = {name: results.read(name) for name in compared if name in found.records}
     return {name: result for name, result in read.items() if result is not None}
 
 
