@@ -92,7 +92,8 @@ def _checked(domain: description.Description, host: str) -> Window:
                 f"{vm}: disk {disk.vdev} ({disk.path}) is neither replicated nor declared shared",
                 "replicate it (shut the VM down, then `xl create`), or name it in shared_volumes",
             )
-    why = destination.can_migrate(domain.kind, destination.xen_info())
+    # that this Xen has what the other kinds need shows in the guest's running here
+    why = destination.can_migrate(domain.kind, destination.xen_info()) if domain.kind == "pv" else ""
     if why:
         raise Refused(f"{vm} is a {domain.kind.upper()} guest: {why}")
     peer = _peer(vm, domain.resources)

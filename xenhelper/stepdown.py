@@ -28,8 +28,8 @@ def step_down(
     Leaves protocol C, for the caller to close. Notes a survivor's permit when it was
     alone and ``vm``, the domain that ran until now (empty: none did), is no half of a
     migration: where both hosts were Primary when the link died, the other may have the
-    newest data. Returns the state before, and the connection's settings if it was Primary and
-    connected (for steady.close). Raises XenhelperError and stays Primary when the peer doesn't
+    newest data. Returns the state before, and the connection's settings where they were asked
+    for (for steady.close). Raises XenhelperError and stays Primary when the peer doesn't
     confirm, or the device is held open, for ``seconds``.
     """
     deadline = time.monotonic() + seconds
@@ -40,7 +40,9 @@ def step_down(
     if state.connected:
         if peer and state.peer_role != events.PRIMARY and not _answers(peer):
             _notice(name, min(deadline - 4.0, time.monotonic() + _NOTICED))
-        settings = _confirmed(name, deadline)
+        # with two Primaries it can't become another one than C meanwhile
+        both = state.peer_role == events.PRIMARY
+        settings = _confirmed(name, deadline, state.protocol if both else "")
     verbs.secondary(state.minor, max(1.0, deadline - time.monotonic()))
     after = events.one(name)
     if after is not None and not after.connected and vm and not window_open(name, vm):
@@ -74,12 +76,13 @@ def _notice(name: str, deadline: float) -> None:
         time.sleep(0.25)
 
 
-def _confirmed(name: str, deadline: float) -> "show.Settings | None":
-    """Wait for it, at protocol C; the settings, None when the peer was lost meanwhile."""
-    settings = show.one(name)
-    if settings is None or not settings.remote:
+def _confirmed(name: str, deadline: float, protocol: str) -> "show.Settings | None":
+    """Wait for it, at protocol C; the settings, None where the peer was lost meanwhile, or
+    ``protocol`` (what the look at the state has found) is C, so that they weren't asked for."""
+    settings = None if protocol == "C" else show.one(name)
+    if protocol != "C" and (settings is None or not settings.remote):
         return None
-    if settings.protocol != "C":
+    if settings is not None and settings.protocol != "C":
         try:
             verbs.net_options(settings.local, settings.remote, "C", False)
         except CommandFailed:

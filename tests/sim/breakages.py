@@ -164,7 +164,7 @@ def demote_unconfirmed() -> "contextlib.ExitStack":
     """Steps down with writes of protocol A on their way."""
     from xenhelper import stepdown
 
-    return _patched((stepdown, "_confirmed", lambda name, deadline: None))
+    return _patched((stepdown, "_confirmed", lambda name, deadline, protocol: None))
 
 
 def late_grant() -> "contextlib.ExitStack":
