@@ -185,6 +185,7 @@ def check(vm: str, records: Mapping[str, Mapping[str, str]]) -> None:
             used = verbs.holder(int(record["minor"]))
             raise Refused(f"{name} is Primary on {host}: held by {used}", "let it go first")
     handmade.require_kept(vm, _taken(records))
+    provision.require_writable()
     if virt.runs_by(vm):
         from xenhelper.virt import api
 

@@ -183,7 +183,9 @@ def _able(vm: str, name: str, peer: str) -> events.Resource:
 
 
 def _side(record: Mapping[str, str]) -> Side:
-    """This host's end of a disk. Raises XenhelperError when a volume isn't what its tags say."""
+    """This host's end of a disk. Raises XenhelperError when a volume isn't what its tags say,
+    or can't be changed now."""
+    provision.require_writable()
     data, meta, groups, known = _volumes(record)
     group, other = groups[data.group], groups[meta.group]
     pool = room.pools(known).get(data.group, {}).get(data.pool)

@@ -49,6 +49,11 @@ def _write(plan: Plan, role: str, state: str) -> None:
 def require_able() -> None:
     """Whether a new resource can be made on this host at all. Raises Refused."""
     proc.require_module()
+    require_writable()
+
+
+def require_writable() -> None:
+    """Whether a replication's files and volumes can be changed on this host. Raises Refused."""
     statefile.require_writable(paths.STATE, paths.DRBD_D, paths.LVM)
 
 

@@ -13,12 +13,15 @@ from tests.unit.fakes.hosts import GIB, World
 from xenhelper import (
     config,
     described,
+    forget,
+    grow,
     insync,
     intents,
     lost,
     provision,
     readdress,
     rebuild,
+    replicate_peer,
     statefile,
     takeover,
     volumes,
@@ -138,10 +141,16 @@ def test_a_read_only_file_system_is_told_before_the_first_step(
     monkeypatch.setattr(provision.paths, "DRBD_D", str(tmp_path / "drbd.d"))
     monkeypatch.setattr(provision.paths, "LVM", lvm)
     monkeypatch.setattr(provision.proc, "require_module", lambda: "8.4.11")
+    monkeypatch.setattr(replicate_peer, "domains_of", lambda vm: [])
     provision.require_able()  # what isn't there yet is no hindrance
     os.mkdir(lvm)
-    with pytest.raises(Refused, match=r"lvm can't be written: Read-only.*mount -o remount,rw"):
-        provision.require_able()
+    for look in (
+        provision.require_able,
+        lambda: forget.check("web1", {}),
+        lambda: grow._side({"resource": "web1-xvda"}),
+    ):
+        with pytest.raises(Refused, match=r"lvm can't be written: Read-only.*mount -o remount,rw"):
+            look()
 
 
 def settings(**changes: Any) -> config.Config:
