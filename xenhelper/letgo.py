@@ -19,12 +19,10 @@ def remove(disk: hotplug.Disk) -> None:
             return
         if resource.connected:
             hotplug.met(disk.resource)
-        before, left = stepdown.step_down(
-            disk.resource, disk.peer, disk.vm if disk.domain == disk.vm else "", 22.0
-        )
+        before = stepdown.step_down(disk.resource, disk.peer, disk.vm if disk.domain == disk.vm else "", 22.0)
         hotplug.drop_pages(disk.record.get("volume", ""))
         if resource.connected:
-            steady.close(disk.resource, disk.record.get("protocol", "A"), left)
+            steady.close(disk.resource, disk.record.get("protocol", "A"))
         log.event(
             "removed",
             f"{disk.resource} is no domain's disk now",

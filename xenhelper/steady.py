@@ -2,7 +2,6 @@
 
 from xenhelper import log
 from xenhelper.drbd import events, show, verbs
-from xenhelper.errors import CommandFailed
 
 
 def protocol(record: "dict[str, str]", state: events.Resource) -> str:
@@ -16,27 +15,11 @@ def protocol(record: "dict[str, str]", state: events.Resource) -> str:
     return record.get("protocol", "A")
 
 
-def close(name: str, wanted: str, left: "show.Settings | None" = None) -> None:
-    """Back to the steady protocol, two-primaries no, in one call on either host.
-
-    ``left``: what the caller has just set and found, which needs no look then.
-    """
-    settings = left if left is not None and left.remote else show.one(name)
-    while settings is not None and settings.remote:
-        if settings is not left and not settings.two_primaries and settings.protocol == wanted:
-            return
-        try:
-            verbs.net_options(settings.local, settings.remote, wanted, False)
-        except CommandFailed:
-            if settings is not left:
-                raise
-            settings = show.one(name)  # the connection went, or was made anew, meanwhile
-            continue
-        log.event("window-closed", f"{name}: protocol {wanted}, two-primaries no", resource=name)
+def close(name: str, wanted: str) -> None:
+    """Back to the steady protocol, two-primaries no, in one call on either host."""
+    settings = show.one(name)
+    if settings is None or not settings.remote:
         return
-
-
-def closed(state: events.Resource, wanted: str) -> bool:
-    """Whether its protocol alone tells that no window is open: DRBD allows two Primaries at C
-    only, and takes both settings in one (ERR_NOT_PROTO_C, drbd_nl.c)."""
-    return state.protocol == wanted != "C"
+    if settings.two_primaries or settings.protocol != wanted:
+        verbs.net_options(settings.local, settings.remote, wanted, False)
+        log.event("window-closed", f"{name}: protocol {wanted}, two-primaries no", resource=name)

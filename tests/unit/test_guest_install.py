@@ -170,12 +170,8 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(
         module, "_write", lambda minor: fake.done.append(f"write {minor}") or fake.answers[minor]
     )
-    monkeypatch.setattr(
-        module.stepdown, "step_down", lambda name, *_: (fake.done.append(f"down {name}"), None)
-    )
-    monkeypatch.setattr(
-        module.steady, "close", lambda name, protocol, _: fake.done.append(f"{protocol} {name}")
-    )
+    monkeypatch.setattr(module.stepdown, "step_down", lambda name, *_: fake.done.append(f"down {name}"))
+    monkeypatch.setattr(module.steady, "close", lambda name, protocol: fake.done.append(f"{protocol} {name}"))
     return fake
 
 

@@ -210,7 +210,6 @@ def test_the_text_is_by_vm_and_shows_what_to_do() -> None:
 def test_the_pair_is_told_where_there_is_more_than_one() -> None:
     answer = judge.status(world())
     assert text.render(answer).splitlines()[0] == "web1  on alice"
-    assert text.render(answer, pairs=True).splitlines()[0] == "web1  on alice; replicated with bob"
     disk = {**answer["vms"][0]["disks"][0], "peer": "carol"}
     answer["vms"].append({**answer["vms"][0], "name": "web2", "disks": [disk]})
     shown = text.render(answer).splitlines()

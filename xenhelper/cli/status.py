@@ -36,11 +36,9 @@ def run(args: argparse.Namespace) -> int:
     if args.watch:
         live.watch(look)
         return EXIT_DONE
-    seen = read.world()
-    answer = judge.status(seen, args.vm or None)
+    answer = look()
     missing = set(args.vm) - {vm["name"] for vm in answer["vms"]}
-    pairs = len(seen.peers) > 1  # of all VMs, whichever are named
-    print(_json(answer) if args.json else text.render(answer, live.colour(), pairs))
+    print(_json(answer) if args.json else text.render(answer, live.colour()))
     if missing:
         raise XenhelperError(
             f"{', '.join(sorted(missing))}: not replicated on this host", "`xenhelper status` lists all"

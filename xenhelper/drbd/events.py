@@ -176,6 +176,6 @@ def _connected(name: str) -> "Resource | None":
     found.connection, found.replication, found.peer_name = CONNECTED, "Established", "peer"
     found.protocol, found.suspended = state.protocol, state.suspended
     found.out_of_sync = state.out_of_sync
-    found.upper_pending, found.lower_pending = state.upper_pending or 0, state.lower_pending or 0
+    found.upper_pending, found.lower_pending = state.upper_pending, state.lower_pending
     found.size = proc.size(minor)
     return found

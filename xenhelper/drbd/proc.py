@@ -15,7 +15,7 @@ TESTED = "8.4"
 class State:
     """One configured minor: connection, roles and disk states, as in /proc/drbd;
     ``out_of_sync`` in bytes; ``upper_pending`` and ``lower_pending`` count requests of the
-    application and of the local disk, None where the kernel's line didn't say."""
+    application and of the local disk."""
 
     __slots__ = (
         "connection", "disk", "lower_pending", "out_of_sync", "peer_disk", "peer_role", "protocol",
@@ -29,8 +29,8 @@ class State:
         self.protocol = protocol
         self.suspended = flags.startswith("s")
         self.out_of_sync = 0
-        self.upper_pending: "int | None" = None
-        self.lower_pending: "int | None" = None
+        self.upper_pending = 0
+        self.lower_pending = 0
 
     @property
     def talks(self) -> bool:
@@ -93,10 +93,9 @@ def connected(name: str, minor: int) -> "State | None":
         return None
     begin = whole.find(f"\n{minor:2d}: cs:Connected ") + 1
     end = whole.find("\n", whole.find("\n", begin) + 1)
-    if begin == 0 or end < 0:
-        return None
-    found = parse(whole[begin:end])[1].get(minor)
-    return found if found and None not in (found.upper_pending, found.lower_pending) else None
+    lines = whole[begin:end]
+    # the second line is whole, so its counters are there
+    return parse(lines)[1].get(minor) if begin and end > 0 and " oos:" in lines else None
 
 
 def size(minor: int) -> int:

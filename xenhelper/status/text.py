@@ -9,11 +9,10 @@ from xenhelper.status import more
 _COLOURS = {"warning": "33", "error": "31", "critical": "1;31"}
 
 
-def render(answer: dict[str, Any], colour: bool = False, pairs: bool = False) -> str:
-    """Several lines, without one at the end. ``colour``: for a terminal. ``pairs``: say with
-    each VM who has its other copy, even where all have the same."""
+def render(answer: dict[str, Any], colour: bool = False) -> str:
+    """Several lines, without one at the end. ``colour``: for a terminal."""
     lines = []
-    pairs = pairs or several_peers(answer)
+    pairs = several_peers(answer)
     for vm in answer["vms"]:
         lines.append(f"{vm['name']}  {where(vm, pairs)}")
         rows = [_row(disk) for disk in vm["disks"]]

@@ -77,8 +77,8 @@ def _try(record: "dict[str, str]") -> str:
         try:
             return _write(state.minor)
         finally:
-            _, left = stepdown.step_down(name, peer, "", 20.0)
-            steady.close(name, record.get("protocol", "A"), left)
+            stepdown.step_down(name, peer, "", 20.0)
+            steady.close(name, record.get("protocol", "A"))
     finally:
         os.close(held)
 
