@@ -112,6 +112,45 @@ def test_no_room_for_records_and_a_read_only_etc(lab: Lab) -> None:
     product.assert_steady(lab, RESOURCES, alice)
 
 
+def test_etc_turned_read_only_before_a_change_of_what_exists(lab: Lab) -> None:
+    """On either host: grow, forget and import are refused before their first step."""
+    alice, bob = lab.hosts
+    guest = Guest(alice, "web1")
+    bob.run("lvcreate -q -y -Wy -L 8M -n old1 vg1")
+    disk = "disk = ['phy:/dev/vg1/old1,xvda,w']"
+    bob.write("/root/old1.cfg", scenario.WEB1.replace("web1", "old1").split("\ndisk =")[0] + f"\n{disk}\n")
+    before = product.picture(lab)
+    fetch = "xenhelper import root@bob:/root/old1.cfg --volume-group vg0"
+    commands = {"xenhelper grow web1 xvda +4M": 3, fetch: 3}
+    for host in lab.hosts:
+        host.run("mount --bind /etc /etc && mount -o remount,ro,bind /etc")
+        for command, status in commands.items():
+            product.refused(
+                alice, command, "can't be written: Read-only", "mount -o remount,rw", status=status
+            )
+        host.run("umount /etc")
+        assert product.picture(lab) == before
+    guest.wait_progress()
+    alice.run("xl destroy web1")
+    product.wait_gone(alice, "web1")
+    before = product.picture(lab)
+    for host in lab.hosts:
+        host.run("mount --bind /etc /etc && mount -o remount,ro,bind /etc")
+        said = product.refused(alice, "xenhelper forget web1", "can't be written: Read-only", "remount,rw")
+        print(host.name, said.err)
+        host.run("umount /etc")
+        assert product.picture(lab) == before
+    alice.run(f"xl create {CFG}", timeout=120)
+    guest.wait_writing(disks=2)
+    product.assert_no_wrong_block(guest, alice)
+    product.assert_steady(lab, RESOURCES, alice)
+    # and with /etc written to again, each goes its way
+    alice.run("xenhelper grow web1 xvda +4M", timeout=200)
+    product.wait_in_sync(alice, *RESOURCES)
+    alice.run(f"{fetch} --bridge xenbr0=xenbr0", timeout=240)
+    assert bob.run("lvs vg0/old1").ok
+
+
 def test_a_config_edited_by_hand_and_a_volume_that_is_gone(lab: Lab) -> None:
     alice = lab.alice
     alice.run("xl destroy web1")
