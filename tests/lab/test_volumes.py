@@ -58,7 +58,11 @@ def _config() -> str:
     )
     head, _, tail = scenario.WEB1.replace('"web1"', f'"{NAME}"').partition("disk = [")
     # eight writers share an emulated host; they leave the first two MiB, and all beyond six
-    return f"{head.replace('xh.rate=15', 'xh.rate=3 xh.region=2,4')}disk = [{disks}]{tail.partition(']')[2]}"
+    head = head.replace("xh.rate=15", "xh.rate=3 xh.region=2,4")
+    # blkfront keeps up to 4 MiB of pages for each disk
+    head = head.replace("memory = 96", "memory = 192")
+    assert "region=2,4" in head and "memory = 192" in head
+    return f"{head}disk = [{disks}]{tail.partition(']')[2]}"
 
 
 def _size(host: Host, vdev: str) -> int:

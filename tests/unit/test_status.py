@@ -9,7 +9,7 @@ import pytest
 
 from xenhelper import beneath, intents, paths, statefile
 from xenhelper.cli import main
-from xenhelper.drbd import events, show
+from xenhelper.drbd import events, proc, show
 from xenhelper.errors import CommandFailed, ConfigError, PeerUnreachable
 from xenhelper.peer import client
 from xenhelper.status import judge, read, text
@@ -253,6 +253,29 @@ def test_whatever_fails_becomes_a_problem(host: Path, monkeypatch: pytest.Monkey
     said = problems(answer)
     assert answer["vms"][0]["name"] == "web1"
     assert "no such module" in said and "bob didn't answer" in said
+
+
+@pytest.mark.parametrize(
+    ("state", "shown", "asked"), [("connected-idle", "protocol-a", 0), ("both-primary", "both-primary", 1)]
+)
+def test_drbdsetup_show_is_asked_only_where_two_primaries_may_be_allowed(
+    host: Path, monkeypatch: pytest.MonkeyPatch, state: str, shown: str, asked: int
+) -> None:
+    calls = []
+    for number, vdev in enumerate(("xvda", "xvdb")):
+        statefile.write(f"{paths.RESOURCES}/web1-{vdev}", record(vdev, number))
+    wanted = world(state, shown)
+    monkeypatch.setattr(events, "snapshot", lambda: world(state).kernel)
+    monkeypatch.setattr(show, "settings", lambda: calls.append(1) or wanted.settings)
+    monkeypatch.setattr(proc, "text", (CAPTURED / f"proc-drbd-{state}-alice.txt").read_text)
+    monkeypatch.setattr(beneath, "scan", lambda records: [])
+
+    def told(seen: World) -> list[list[Any]]:
+        keys = ("resource", "protocol", "two_primaries", "role", "peer_role")
+        return [[disk[key] for key in keys] for disk in judge.status(seen)["vms"][0]["disks"]]
+
+    assert told(read.world()) == told(wanted)
+    assert len(calls) == asked
 
 
 def test_an_unknown_vm_fails(

@@ -32,8 +32,8 @@ class Resource:
 
     ``size`` and ``out_of_sync`` are bytes, ``done_percent`` is None unless a resync
     runs, ``upper_pending`` counts requests of the application that aren't answered yet,
-    ``lower_pending`` those of the local disk. ``protocol``: empty where events2 was asked, which
-    doesn't say.
+    ``lower_pending`` those of the local disk. ``protocol``: empty where nothing but events2 was
+    asked, which doesn't say.
     """
 
     __slots__ = (
@@ -94,11 +94,7 @@ def parse(text: str) -> "dict[str, Resource]":
         words = line.split()
         if len(words) < 3 or words[0] not in ("exists", "create", "change"):
             continue
-        keys = {}
-        for word in words[2:]:
-            key, colon, value = word.partition(":")
-            if colon:
-                keys[key] = value
+        keys = dict([word.split(":", 1) for word in words[2:] if ":" in word])
         name = keys.get("name")
         if not name:
             continue

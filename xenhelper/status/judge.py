@@ -3,8 +3,8 @@
 from collections.abc import Collection
 from typing import Any
 
-from xenhelper import names, splitbrain, steady, virt
-from xenhelper.drbd import events
+from xenhelper import names, steady, virt
+from xenhelper.drbd import events, show
 from xenhelper.status import more
 from xenhelper.status.read import Domain, World
 
@@ -64,6 +64,10 @@ def status(world: World, only: list[str] | None = None) -> dict[str, Any]:
 
 def _split_problems(world: World, chosen: list[str]) -> list[Problem]:
     """One for each split brain, with both sides' story."""
+    if not world.splits:
+        return []
+    from xenhelper import splitbrain
+
     found = []
     for name, (mine, theirs) in sorted(world.splits.items()):
         vm = world.records[name].get("vm", "")
@@ -186,10 +190,7 @@ def _disk(
         "peer_role": state.peer_role if state else "Unknown",
         "disk_state": state.disk if state else "Unconfigured",
         "peer_disk_state": state.peer_disk if state else "DUnknown",
-        # without a connection's settings (StandAlone): what the next one takes
-        "protocol": settings.protocol
-        if settings and settings.remote
-        else record.get("protocol") or world.protocol,
+        "protocol": _protocol(state, settings) or record.get("protocol") or world.protocol,
         "two_primaries": settings.two_primaries if settings else False,
         "sync_percent": sync_percent(state) if state else None,  # and what more.py adds to it
         "out_of_sync_bytes": state.out_of_sync if state else None,
@@ -207,6 +208,13 @@ def _disk(
         vm, disk, state, record.get("protocol") or world.protocol, migrating, world.splits
     )
     return disk
+
+
+def _protocol(state: events.Resource | None, settings: show.Settings | None) -> str:
+    """The connection's; '' without one's settings (StandAlone): the next one takes the file's."""
+    if settings and settings.remote:
+        return settings.protocol
+    return state.protocol if state else ""
 
 
 def sync_percent(state: events.Resource) -> float:

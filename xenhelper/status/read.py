@@ -65,8 +65,7 @@ def world() -> World:
     }
     if found.records:
         found.kernel = _or(found, events.snapshot, {})
-        found.settings = _or(found, show.settings, {})
-        found.progress = _or(found, lambda: proc.progress(proc.text()), {})
+        _or(found, lambda: _running(found), None)
         found.verified = _or(found, lambda: _verified(found), {})
         found.writers_beneath = _or(found, lambda: beneath.scan(found.records), [])
         found.splits = _or(found, lambda: _splits(found), {})
@@ -80,6 +79,20 @@ def world() -> World:
     for thread in asked:
         thread.join(PEER_TIMEOUT + 1)
     return found
+
+
+def _running(found: World) -> None:
+    """How each connection runs, by /proc/drbd; drbdsetup is asked only where one is at C, the
+    one protocol that allows two Primaries (ERR_NOT_PROTO_C, drbd_nl.c)."""
+    text = proc.text()
+    states = proc.parse(text)[1]
+    for resource in found.kernel.values():
+        state = states.get(resource.minor)
+        resource.protocol = state.protocol if state else ""
+    if not states or any(state.protocol == "C" for state in states.values()):
+        found.settings = show.settings()
+    if any(resource.replication not in ("Off", "Established") for resource in found.kernel.values()):
+        found.progress = proc.progress(text)
 
 
 def _libvirt_works(intent: dict[str, str]) -> bool:
