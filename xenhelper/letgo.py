@@ -10,19 +10,28 @@ from xenhelper import handed, hotplug, log, steady, stepdown
 from xenhelper.drbd import events
 
 
-def remove(disk: hotplug.Disk) -> None:
-    """Demote; as a migration's source, close the window. Raises XenhelperError."""
-    held = hotplug.lock(disk.resource, 10.0)
+def remove(disk: hotplug.Disk, wait: float = 10.0, seconds: float = 22.0) -> None:
+    """Demote; as a migration's source, close the window. Raises XenhelperError.
+
+    ``wait``: seconds for another who is at it, ``seconds``: for the demotion.
+    """
+    held = hotplug.lock(disk.resource, wait)
     try:
         resource = events.one(disk.resource)
         if resource is None or resource.minor < 0 or disk.other_users():
             return
         if resource.connected:
             hotplug.met(disk.resource)
-        before = stepdown.step_down(disk.resource, disk.peer, disk.vm if disk.domain == disk.vm else "", 22.0)
+        ran = disk.vm if disk.domain == disk.vm else ""
+        before = stepdown.step_down(disk.resource, disk.peer, ran, seconds)
         hotplug.drop_pages(disk.record.get("volume", ""))
-        if resource.connected:
-            steady.close(disk.resource, disk.record.get("protocol", "A"))
+        wanted = disk.record.get("protocol", "A")
+        ours = before is not None and before.role == events.PRIMARY
+        # at another protocol than C no two Primaries are allowed (ERR_NOT_PROTO_C, drbd_nl.c)
+        if resource.connected and (ours or not resource.protocol == wanted != "C"):
+            steady.close(disk.resource, wanted)
+        if not ours:
+            return  # an `add` that failed, or ahead.py was here: this host has nothing to let go
         log.event(
             "removed",
             f"{disk.resource} is no domain's disk now",
@@ -30,8 +39,6 @@ def remove(disk: hotplug.Disk) -> None:
             resource=disk.resource,
             seconds=disk.seconds,
         )
-        if before is None or before.role != events.PRIMARY:
-            return  # an `add` that failed: this host had nothing to let go
         if disk.incoming:
             return  # a migration that failed: it never ran here, and the other host's word counts
         # a migration's source lets go after its destination began: the VM is over there now

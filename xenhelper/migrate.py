@@ -214,7 +214,7 @@ def _still_here(vm: str, resources: "list[str]") -> None:
 
 
 def _migrate(argv: "list[str]", window: Window, domid: int, ignored: "Iterable[signal.Signals]") -> int:
-    """Run the real xl to its end and grant once the guest is suspended."""
+    """Run the real xl to its end, grant once the guest is suspended, let its disks go after it."""
     store: "Xenstore | None" = None
     try:
         store = Xenstore()
@@ -224,18 +224,28 @@ def _migrate(argv: "list[str]", window: Window, domid: int, ignored: "Iterable[s
         log.event("note", f"{window.vm}: {error}", log.WARNING, vm=window.vm)
     pid = _start_xl(argv, ignored)
     signal.signal(signal.SIGTERM, lambda *_: os.kill(pid, signal.SIGTERM))
-    granted = False
+    from xenhelper import ahead  # xl is at work meanwhile
+
+    leaving: "ahead.Leaving | None" = None
     try:
         while True:
             ended, raw = os.waitpid(pid, os.WNOHANG)
             if ended:
                 return os.waitstatus_to_exitcode(raw)
-            if store is None or granted:
-                time.sleep(0.2)
-                continue
-            if store.next_event(0.5) and _suspended(domid):
-                granted = True
-                _grant(window, domid)
+            try:
+                if store is None:
+                    time.sleep(0.2)
+                elif leaving is None:
+                    if store.next_event(0.5) and _suspended(domid):
+                        _grant(window, domid)
+                        leaving = ahead.Leaving(store, domid, window.resources)
+                elif store.next_event(0.2):
+                    leaving.look()
+            except XenstoreError as error:
+                if store is not None:
+                    store.close()
+                store = None  # the block scripts at both ends do without
+                log.event("note", f"{window.vm}: {error}", log.WARNING, vm=window.vm)
     finally:
         if store is not None:
             store.close()

@@ -24,7 +24,7 @@ from tests.sim.kernel import Exec, Killed, Process
 from xenhelper.errors import CommandFailed, PeerFailed, PeerUnreachable, XenhelperError
 
 MODULES = (
-    "errors", "run", "paths", "statefile", "names", "intents", "log", "permits", "hotplug", "letgo",
+    "errors", "run", "paths", "statefile", "names", "intents", "log", "permits", "hotplug", "letgo", "ahead",
     "steady", "handover", "window", "migrate", "fence", "reconcile", "destination", "boot", "xl", "hosts",
     "config", "volumes", "drbd.events", "drbd.show", "drbd.verbs", "drbd.barrier", "drbd.bringup",
     "drbd.adm", "drbd.proc", "xen.xenstore", "xen.domains", "xen.description", "peer.client",

@@ -155,6 +155,10 @@ def _destroy(process: Process, domain: Domain) -> None:
         # Closed shows in xenstore before blkback has let go
         world.loop.at(world.random.random() * 0.6, backend.close)
     process.block(0.05 + world.random.random() * 0.2)
+    for number in range(len(domain.attached)):
+        host.store.put(f"{base(domain, number)}/online", "0")
+        host.store.put(f"{base(domain, number)}/state", "6")
+        process.block(world.random.choice((0.0, 0.01, 0.5)) * world.random.random())
     scripts = []
     for number, resource in enumerate(domain.guest.resources):
         if resource in domain.attached and world.random.random() > world.skip_remove:
