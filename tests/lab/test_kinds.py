@@ -8,6 +8,7 @@ from . import faults, kinds, product
 from .guest import Guest
 from .host import Host
 from .lab import Lab
+from .stories import Story
 
 AT_PROMOTION = "stop-before hotplug:_promote:verbs.primary"
 CMDLINE = "console=hvc0 quiet mitigations=off xh.rate=15"
@@ -104,7 +105,9 @@ def test_hvm_with_pv_drivers(lab: Lab) -> None:
             ramdisk=f'"{kinds.BOOT}/guest.img"', memory="128", vnc="0", nographic="1",
         ),
     )  # fmt: skip
-    alice.run("xl create /etc/xen/win2.cfg", timeout=300)
+    story = Story("hvm")
+    story.type(alice, "cat /etc/xen/win2.cfg")
+    story.type(alice, "xl create /etc/xen/win2.cfg", timeout=300)
     guest = Guest(alice, "win2")
     guest.wait_writing(disks=1, timeout=400)
     product.wait_in_sync(alice, "win2-xvda")
@@ -112,8 +115,10 @@ def test_hvm_with_pv_drivers(lab: Lab) -> None:
     assert set(kinds.qemu_opens(alice, "win2")) <= {f"/dev/drbd{minor}"}, "QEMU is beneath DRBD"
     _written(guest)
     with product.PermissionWatch(alice, "win2", "win2-xvda") as permission:
-        product.migrate(alice, "bob", name="win2")
+        story.type(alice, "xl migrate win2 bob", timeout=product.MIGRATE_TIMEOUT)
     assert permission.samples and permission.violations == []
+    story.type(bob, "xenhelper status win2")
+    story.end()
     moved = guest.on(bob)
     moved.wait_line(r"^XH xvda seq=", 200)
     _written(moved)

@@ -7,6 +7,7 @@ import pytest
 from . import product, scenario
 from .guest import Guest
 from .lab import Lab
+from .stories import Story
 from .wait import wait_until
 
 RESOURCES = ["web1-xvda", "web1-xvdb"]
@@ -177,11 +178,19 @@ def test_a_config_edited_by_hand_and_a_volume_that_is_gone(lab: Lab) -> None:
     product.refused(alice, "xl create /etc/xen/web2.cfg", "is beneath DRBD resource web1-xvda", status=3)
 
     # renamed, not active, removed
+    story = Story("mistake")
+    story.note("web1 is off, and somebody has renamed a volume of it")
     alice.run("drbdsetup down web1-xvda && lvrename vg0 web1-root elsewhere")
+    story.type(alice, f"xl create {CFG}", check=False)
+    story.type(alice, "xenhelper status web1", check=False)
     product.refused(
         alice, f"xl create {CFG}", "by its tag it is called /dev/vg0/elsewhere", "lvrename", status=3
     )
-    alice.run("lvrename vg0 elsewhere web1-root && lvchange -an vg0/web1-root")
+    story.type(alice, "lvrename vg0 elsewhere web1-root")
+    story.type(alice, "xenhelper reconcile")
+    story.type(alice, "xenhelper status web1")
+    story.end()
+    alice.run("drbdsetup down web1-xvda && lvchange -an vg0/web1-root")
     product.refused(alice, f"xl create {CFG}", "isn't active", "lvchange -ay vg0/web1-root", status=3)
     alice.run("lvchange -ay vg0/web1-root && xenhelper reconcile")
     product.wait_in_sync(alice, *RESOURCES)

@@ -11,6 +11,7 @@ from . import faults, figures, product, settle
 from .guest import Guest, since
 from .host import Host
 from .lab import Lab
+from .stories import Story
 from .witness import Witness, missing
 
 RESOURCES = ["web1-xvda", "web1-xvdb"]
@@ -61,12 +62,21 @@ def _acked(guest: Guest) -> dict[str, int]:
 def test_power_cut_in_the_building(lab: Lab) -> None:
     """Both hosts lose power at once and boot at once: every VM is started once, at its host."""
     _both_alive(lab)
+    story = Story("boot")
+    for host in lab.hosts:
+        story.type(host, "ls -l /etc/xen/auto | cut -d' ' -f 9-")
+        story.type(host, "xl list")
     acked = _acked(Guest(lab.alice, "web1"))
     seen = Guest(lab.alice, "web1").boots()
     lab.alice.power_off()
     lab.bob.power_off()
+    story.note("the power is cut, and comes back; nobody types anything")
     lab.both(lambda host: host.power_on())
     _all_at_rest(lab)
+    for host in lab.hosts:
+        story.type(host, "xl list")
+        story.type(host, "xenhelper log | tail -n 12")
+    story.end()
     new = since(seen, Guest(lab.alice, "web1").boots())
     assert {boot.disk for boot in new} == {"xvda", "xvdb"}
     for boot in new:

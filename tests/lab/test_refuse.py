@@ -8,6 +8,7 @@ from . import product
 from .guest import Guest
 from .host import Host
 from .lab import Lab
+from .stories import Story
 
 RESOURCES = ["web1-xvda", "web1-xvdb"]
 
@@ -244,6 +245,9 @@ def test_pv_guest_is_refused_before_it_starts_to_move(lab: Lab) -> None:
     alice.run(f"xl create {path}", timeout=300)
     product.wait_in_sync(alice, "pv1-xvda")
     product.refused(alice, "xl migrate pv1 bob", "PV", "shadow")
+    story = Story("pv")
+    story.type(alice, "xl migrate pv1 bob", check=False)
+    story.end()
     assert product.runs_on(lab, "pv1") == ["alice"]
     alice.run("xl destroy pv1")
 

@@ -11,6 +11,7 @@ from . import figures, product, scenario
 from .guest import Guest
 from .host import Host
 from .lab import Lab
+from .stories import Story
 from .wait import wait_until
 
 NAME = "m1"
@@ -117,7 +118,8 @@ def test_eight_disks_of_every_form_in_groups_of_other_names(lab: Lab) -> None:
     bob.run("vgrename -q vg0 slow && vgrename -q vg1 spare")
     scenario.install(lab)
     groups = " ".join(f"--volume-group {here}={there}" for here, there in GROUPS.items())
-    alice.run(f"xenhelper setup bob {groups}", timeout=300)
+    story = Story("volumes")
+    story.type(alice, f"xenhelper setup bob {groups}", timeout=300)
     for vdev, arguments in VOLUMES.items():
         alice.run(f"lvcreate -q -y -Wy -n {NAME}-{vdev} {arguments}")
         for start in (0, 6):
@@ -134,10 +136,15 @@ def test_eight_disks_of_every_form_in_groups_of_other_names(lab: Lab) -> None:
     assert product.picture(lab) == picture
     bob.run("vgchange -q -s 512k slow")
 
-    alice.run(f"xl create {path}", timeout=400)
+    story.type(alice, f"grep ^disk {path}")
+    story.type(alice, "lvs -o lv_full_name,lv_size,segtype,stripes")
+    story.type(alice, f"xl create {path}", timeout=400)
     guest = Guest(alice, NAME)
     _writes(guest, 400)
     product.wait_in_sync(alice, *RESOURCES)
+    story.type(alice, f"xenhelper status {NAME}")
+    story.type(bob, "lvs -o lv_full_name,lv_size,segtype,stripes")
+    story.end()
     assert alice.out(f"lvs --noheadings -o segtype,stripes fast/{NAME}-xvda").split() == ["striped", "2"]
     for vdev in VOLUMES:
         assert _size(alice, vdev) == _size(bob, vdev), vdev
