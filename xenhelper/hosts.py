@@ -1,7 +1,5 @@
 """Whether a HOST that somebody typed is a known peer, resolved as ssh resolves it."""
 
-import socket
-
 from xenhelper.config import Peer
 from xenhelper.errors import CommandFailed
 from xenhelper.run import run
@@ -31,6 +29,8 @@ def _is_address(name: str) -> bool:
 
 
 def _addresses(name: str) -> "set[str]":
+    import socket  # a tenth of what the shim imports, and a plain name needs it not
+
     try:
         return {str(info[4][0]) for info in socket.getaddrinfo(name, 22, type=socket.SOCK_STREAM)}
     except OSError:
