@@ -247,6 +247,9 @@ class Os:
 
     remove = unlink
 
+    def setpriority(self, which: int, who: int, value: int) -> None:
+        me()
+
     def set_inheritable(self, fd: int, inheritable: bool) -> None:
         self._file(fd).inheritable = inheritable
 
