@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -68,6 +70,32 @@ def config(name: str, kind: str, disk: str, cmdline: str = "", **more: str) -> s
         lines += [f'kernel = "{BOOT}/vmlinuz"', f'cmdline = "{cmdline}"']
     lines += [f"{key} = {value}" for key, value in more.items()]
     return "\n".join(lines) + "\n"
+
+
+def boot_disk(host: Host, volume: str, cmdline: str) -> None:
+    """Make ``volume`` (48 MiB or more) one that a BIOS boots: GRUB in its first MiB, behind that
+    the kernel, from 24 MiB on the integrity guest's initramfs. Without partitions or a file
+    system: GRUB is told their blocks. Needs Debian's grub-pc-bin on this machine."""
+    subprocess.run(["mk/packages", "grub-pc-bin"], check=True)
+    sectors = {
+        name: (1 << 11 if name == "vmlinuz" else 24 << 11, int(host.out(f"stat -c %s {BOOT}/{name}")))
+        for name in ("vmlinuz", "guest.img")
+    }
+    kernel, initrd = (f"(hd0){first}+{-(-size // 512)}" for first, size in sectors.values())
+    with tempfile.TemporaryDirectory() as folder:
+        config, core = Path(folder, "grub.cfg"), Path(folder, "core.img")
+        config.write_text(f"linux {kernel} {cmdline}\ninitrd {initrd}\nboot\n")
+        subprocess.run(
+            ["grub-mkimage", "-O", "i386-pc", "-p", "(hd0)", "-c", str(config), "-o", str(core),
+             "biosdisk", "linux"],
+            check=True,
+        )  # fmt: skip
+        # boot.img takes what begins in the second sector for the rest of itself
+        core.write_bytes(Path("/usr/lib/grub/i386-pc/boot.img").read_bytes() + core.read_bytes())
+        assert core.stat().st_size < 1 << 20
+        host.put(core, "/root/grub.img")
+    for path, first in (("/root/grub.img", 0), *((f"{BOOT}/{n}", s) for n, (s, _) in sectors.items())):
+        host.run(f"dd if={path} of={volume} bs=512 seek={first} conv=notrunc,fsync status=none")
 
 
 def qemu_opens(host: Host, name: str) -> list[str]:

@@ -128,6 +128,49 @@ def test_hvm_with_pv_drivers(lab: Lab) -> None:
 
 
 @pytest.mark.layer("paired")
+def test_hvm_boots_from_its_disk_by_its_bios(lab: Lab) -> None:
+    """No kernel in dom0: SeaBIOS and GRUB read the disk through QEMU, on either host."""
+    alice, bob = lab.hosts
+    alice.run("lvcreate -q -y -Wy -L 64M -n bios1-root vg0")
+    kinds.boot_disk(alice, "/dev/vg0/bios1-root", f"{CMDLINE} xh.region=48,8")
+    alice.write(
+        "/etc/xen/bios1.cfg",
+        kinds.config(
+            "bios1", "hvm", "phy:/dev/vg0/bios1-root,xvda,w",
+            memory="160", vnc="0", nographic="1", boot='"c"', hdtype='"ahci"',
+        ),
+    )  # fmt: skip
+    alice.run("xl create /etc/xen/bios1.cfg", timeout=300)
+    minor = product.minor(alice, "bios1-xvda")
+    assert kinds.qemu_opens(alice, "bios1") == [f"/dev/drbd{minor}"], "the BIOS reads beneath DRBD"
+    guest = Guest(alice, "bios1")
+    guest.wait_writing(disks=1, timeout=600)
+    product.wait_in_sync(alice, "bios1-xvda")
+    _written(guest)
+    product.migrate(alice, "bob", name="bios1")
+    moved = guest.on(bob)
+    moved.wait_line(r"^XH xvda seq=", 200)
+    _written(moved)
+    _sound(moved, alice, bob)
+    product.assert_steady(lab, ["bios1-xvda"], bob)
+
+    # the other host's QEMU has never read this disk before
+    seen = len(moved.console())
+    moved.send("reboot")
+    product.wait_until(
+        lambda: kinds.qemu_opens(bob, "bios1") == [f"/dev/drbd{product.minor(bob, 'bios1-xvda')}"],
+        300,
+        "QEMU to open the disk for the BIOS",
+    )
+    moved.wait_line(r"^XH xvda boot ", 600, after=seen)
+    moved.wait_writing(disks=1, timeout=300)
+    assert moved.boots()[-1].holes == 0
+    product.assert_no_wrong_block(guest, alice, bob)
+    product.assert_steady(lab, ["bios1-xvda"], bob)
+    bob.run("xl destroy bios1")
+
+
+@pytest.mark.layer("paired")
 @pytest.mark.parametrize("kind", ["pv", "pvh"])
 def test_pygrub_boots_what_the_guest_has_written(lab: Lab, kind: str) -> None:
     """pygrub reads the disk through DRBD in dom0, and again after the guest has changed it."""
