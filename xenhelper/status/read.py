@@ -89,7 +89,7 @@ def _running(found: World) -> None:
     for resource in found.kernel.values():
         state = states.get(resource.minor)
         resource.protocol = state.protocol if state else ""
-    if not states or any(state.protocol == "C" for state in states.values()):
+    if not text or any(state.protocol == "C" for state in states.values()):
         found.settings = show.settings()
     if any(resource.replication not in ("Off", "Established") for resource in found.kernel.values()):
         found.progress = proc.progress(text)
