@@ -104,8 +104,7 @@ def test_a_vm_with_data_is_adopted_and_given_back(lab: Lab) -> None:
     story = Story("forget")
     refused = story.type(alice, "xenhelper forget web1", check=False)
     assert refused.status == 3 and "runs on alice" in refused.out
-    alice.run("xl destroy web1")
-    story.note("`xl shutdown -w web1`")
+    story.type(alice, "xl shutdown -w web1", timeout=200)
     product.wait_gone(alice, "web1")
     written = alice.out(sums)
     would = story.type(alice, "xenhelper forget web1 --dry-run").out.replace("would ", "")
@@ -125,8 +124,8 @@ def test_the_package_goes_and_leaves_a_plain_vm(lab: Lab) -> None:
     purge = "DEBIAN_FRONTEND=noninteractive apt-get -qq purge -y xenhelper"
     said = story.type(alice, purge, timeout=600, check=False)
     assert said.status != 0 and "web1" in said.out, "it went from beneath a running VM"
-    alice.run("xl destroy web1")
-    story.note("`xl shutdown -w web1`")
+    story.type(alice, "xl shutdown -w web1", timeout=200)
+    product.wait_gone(alice, "web1")
     for host in lab.hosts:
         story.type(host, purge, timeout=600)
         left = host.out(
@@ -169,8 +168,8 @@ def test_a_split_brain_is_ended(lab: Lab) -> None:
     story.note("alice couldn't be reached and was taken for dead; web1 was started on bob, too")
     story.type(alice, "xenhelper status web1")
     story.type(alice, "xenhelper recover web1 --discard bob --dry-run", check=False)
-    bob.run("xl destroy web1")
-    story.note("on bob: `xl shutdown -w web1`")
+    story.type(bob, "xl shutdown -w web1", timeout=200)
+    product.wait_gone(bob, "web1")
     story.type(alice, "xenhelper recover web1 --discard bob --yes", timeout=300)
     product.wait_in_sync(alice, *RESOURCES)
     story.type(alice, "xenhelper status web1")
