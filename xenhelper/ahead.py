@@ -52,5 +52,5 @@ class Leaving:
     def _let_go(self, base: str) -> None:
         try:
             letgo.remove(hotplug.Disk(self._store, base), 0.0, _SECONDS)
-        except XenhelperError:
+        except (XenhelperError, OSError):
             pass  # libxl's `remove` is at it, or comes next: it says what is wrong

@@ -243,7 +243,8 @@ def _migrate(argv: "list[str]", window: Window, domid: int, ignored: "Iterable[s
                         leaving = ahead.Leaving(store, domid, window.resources)
                 elif store.next_event(0.2):
                     leaving.look()
-            except XenstoreError as error:
+            except (XenhelperError, OSError) as error:
+                # xl runs: whatever this was, it is waited for
                 if store is not None:
                     store.close()
                 store = None  # the block scripts at both ends do without

@@ -76,14 +76,15 @@ def test_nothing_goes_that_may_be_used_yet(gone: "list[str]", path: str, value: 
         assert gone == ["web1-xvda"], "it isn't given up for good"
 
 
-def test_what_fails_is_left_to_the_block_script(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [Refused("another block script is at work on it"), OSError(28, "full")])
+def test_what_fails_is_left_to_the_block_script(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
 
     def remove(disk: Any, wait: float, seconds: float) -> None:
         tried.append((disk.resource, wait))
         assert wait + seconds < 10, "the block script waits so long for the lock"
         if disk.resource == "web1-xvda":
-            raise Refused("another block script is at work on it")
+            raise error
 
     monkeypatch.setattr(letgo, "remove", remove)
     disks = leaving(Store())
