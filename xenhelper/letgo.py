@@ -27,8 +27,7 @@ def remove(disk: hotplug.Disk, wait: float = 10.0, seconds: float = 22.0) -> Non
         hotplug.drop_pages(disk.record.get("volume", ""))
         wanted = disk.record.get("protocol", "A")
         ours = before is not None and before.role == events.PRIMARY
-        # at another protocol than C no two Primaries are allowed (ERR_NOT_PROTO_C, drbd_nl.c)
-        if resource.connected and (ours or not resource.protocol == wanted != "C"):
+        if resource.connected and (ours or not steady.closed(resource, wanted)):
             steady.close(disk.resource, wanted)
         if not ours:
             return  # an `add` that failed, or ahead.py was here: this host has nothing to let go

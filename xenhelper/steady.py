@@ -15,6 +15,12 @@ def protocol(record: "dict[str, str]", state: events.Resource) -> str:
     return record.get("protocol", "A")
 
 
+def closed(state: events.Resource, wanted: str) -> bool:
+    """Whether its protocol alone tells that no window is open: DRBD allows two Primaries at C
+    only (ERR_NOT_PROTO_C, drbd_nl.c). A look that doesn't know the protocol tells nothing."""
+    return state.protocol == wanted != "C"
+
+
 def close(name: str, wanted: str) -> None:
     """Back to the steady protocol, two-primaries no, in one call on either host."""
     settings = show.one(name)

@@ -147,8 +147,8 @@ def close_one(name: str, seconds: float) -> str:
         if state is None:
             return ""  # not up: nothing is open, and its file says no
         wanted = steady.protocol(record, state)
-        if state.protocol == wanted != "C":
-            return ""  # DRBD allows two Primaries at C only (ERR_NOT_PROTO_C, drbd_nl.c)
+        if steady.closed(state, wanted):
+            return ""
         settings = show.one(name)
         if settings is None:
             return ""

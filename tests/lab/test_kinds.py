@@ -26,6 +26,17 @@ def _sound(guest: Guest, *hosts: Host) -> None:
     product.assert_no_wrong_block(guest, *hosts)
 
 
+def _moves(lab: Lab, name: str) -> Guest:
+    """Its migration from alice to bob, where it goes on with all that it wrote; the guest there."""
+    product.migrate(lab.alice, "bob", name=name)
+    moved = Guest(lab.bob, name)
+    moved.wait_line(r"^XH xvda seq=", 200)
+    _written(moved)
+    _sound(moved, lab.alice, lab.bob)
+    product.assert_steady(lab, [f"{name}-xvda"], lab.bob)
+    return moved
+
+
 @pytest.mark.layer("paired")
 def test_an_emulated_disk_is_flushed_before_the_other_side_promotes(lab: Lab) -> None:
     """Without PV drivers every write goes through QEMU, which keeps it in dom0's memory."""
@@ -147,12 +158,7 @@ def test_hvm_boots_from_its_disk_by_its_bios(lab: Lab) -> None:
     guest.wait_writing(disks=1, timeout=600)
     product.wait_in_sync(alice, "bios1-xvda")
     _written(guest)
-    product.migrate(alice, "bob", name="bios1")
-    moved = guest.on(bob)
-    moved.wait_line(r"^XH xvda seq=", 200)
-    _written(moved)
-    _sound(moved, alice, bob)
-    product.assert_steady(lab, ["bios1-xvda"], bob)
+    moved = _moves(lab, "bios1")
 
     # the other host's QEMU has never read this disk before
     seen = len(moved.console())
@@ -207,12 +213,7 @@ def test_pygrub_boots_what_the_guest_has_written(lab: Lab, kind: str) -> None:
     guest.wait_writing(disks=1, timeout=300)
     product.assert_steady(lab, ["pyg1-xvda"], alice)
     if kind == "pvh":
-        product.migrate(alice, "bob", name="pyg1")
-        guest = guest.on(bob)
-        guest.wait_line(r"^XH xvda seq=", 200)
-        _written(guest)
-        _sound(guest, alice, bob)
-        product.assert_steady(lab, ["pyg1-xvda"], bob)
+        guest = _moves(lab, "pyg1")
         # the other host's dom0 has never read this file system
         seen = len(guest.console())
         guest.send("reboot")
