@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tests.lab.bare import MINOR, RESOURCE, VM
-from tests.sim import shims, store, tools, world
+from tests.sim import shims, store, system, world, xlcommands
 from tests.sim.end import End
 from tests.sim.kernel import Process
 from tests.sim.world import World as Simulation
@@ -116,11 +116,11 @@ class SimulatedHost(Host):
         return result
 
     def read_file(self, path: str) -> str:
-        text: str = self.process("cat", lambda: shims.sim_open(path).read())
+        text: str = self.process("cat", lambda: system.sim_open(path).read())
         return text
 
     def read_link(self, path: str) -> str:
-        target: str = self.process("readlink", lambda: shims.Os().readlink(path))
+        target: str = self.process("readlink", lambda: system.Os().readlink(path))
         return target
 
     def size_of(self, path: str) -> int:
@@ -128,14 +128,14 @@ class SimulatedHost(Host):
 
     @property
     def real_xl(self) -> str:
-        return tools.XL
+        return xlcommands.XL
 
     def open_device(self, writing: bool) -> str:
         def attempt() -> str:
-            system = shims.Os()
-            flags = system.O_RDWR if writing else system.O_RDONLY  # type: ignore[attr-defined]
+            mine = system.Os()
+            flags = mine.O_RDWR if writing else mine.O_RDONLY  # type: ignore[attr-defined]
             try:
-                system.close(system.open(f"/dev/drbd{MINOR}", flags))
+                mine.close(mine.open(f"/dev/drbd{MINOR}", flags))
             except OSError as error:
                 return str(error.strerror)
             return ""
@@ -149,7 +149,7 @@ class SimulatedHost(Host):
     @contextmanager
     def holding(self, path: str) -> Iterator[None]:
         assert path == f"/dev/drbd{MINOR}", "tests/sim has no other device"
-        device = shims.Device(self.end)
+        device = system.Device(self.end)
         yield
         device.close()
 

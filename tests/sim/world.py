@@ -4,7 +4,7 @@ import random as randomlib
 from collections.abc import Callable
 from typing import Any
 
-from tests.sim import shims, store, toolstack
+from tests.sim import here, store, toolstack
 from tests.sim.end import End
 from tests.sim.files import Files
 from tests.sim.guest import Guest
@@ -96,7 +96,7 @@ class World:
         self.scripts: "list[float]" = []
         self._configs: "dict[str, Any]" = {}
         store.Client.world = self
-        shims.W = self
+        here.W = self
         for vm, disks in vms.items():
             self._provision(vm, disks)
 

@@ -17,6 +17,12 @@ from types import SimpleNamespace
 from typing import Any
 
 HERE = Path(__file__).parent
+PROGRAM = f"""#!{sys.executable} -IS
+import sys
+sys.path.insert(0, {str(HERE.parents[2])!r})
+from tests.unit.fakes.tools.main import main
+main()
+"""
 TOOLS = (
     "xl",
     "lvs",
@@ -37,14 +43,13 @@ GIB = 1 << 30
 
 
 class World:
-    """Both hosts under ``folder``; see tools.py for what is where."""
+    """Both hosts under ``folder``; see tools/ for what is where."""
 
     def __init__(self, folder: Path, hosts: tuple[str, ...] = ("alice", "bob")) -> None:
         self.folder = folder
         bin_ = folder / "bin"
         bin_.mkdir(parents=True)
-        program = f"#!{sys.executable} -IS\n" + (HERE / "tools.py").read_text()
-        (bin_ / "tools").write_text(program)
+        (bin_ / "tools").write_text(PROGRAM)
         (bin_ / "tools").chmod(0o755)
         for name in TOOLS:
             (bin_ / name).symlink_to("tools")
