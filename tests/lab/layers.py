@@ -7,12 +7,11 @@ ones are dropped.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import bare, carol, debianguest, qemu, scenario, virt
+from . import bare, carol, debianguest, qemu, results, scenario, virt
 from .lab import Lab, LabError
 
 
@@ -28,7 +27,7 @@ class Layer:
 
 
 def _deb_key(lab: Lab) -> str:
-    return hashlib.sha256(lab.deb().read_bytes()).hexdigest()[:12]
+    return results.product_hash(lab.deb())
 
 
 def _three(lab: Lab) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import tarfile
 from collections.abc import Iterable, Mapping
@@ -37,20 +38,28 @@ class Result:
 
 
 def product_hash(deb: Path) -> str:
-    """Of every file that the .deb installs, by name, mode and content."""
+    """Of what the .deb installs, needs and its scripts do, by name, mode and content; not of
+    its documentation, nor of its version."""
     whole = hashlib.sha256()
-    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as packed:
-        assert packed.stdout is not None
-        with tarfile.open(fileobj=packed.stdout, mode="r|") as members:
-            for member in members:
-                if not member.isfile() or member.name.startswith("./usr/share/doc/"):
-                    continue
-                content = members.extractfile(member)
-                assert content is not None
-                sum_ = hashlib.sha256(content.read()).hexdigest()
-                whole.update(f"{member.name} {member.mode:o} {sum_}\n".encode())
-    if packed.returncode:
-        raise OSError(f"dpkg-deb can't read {deb}")
+    for part, skipped in (
+        ("--fsys-tarfile", ("./usr/share/doc/",)),
+        ("--ctrl-tarfile", ("./md5sums",)),
+    ):
+        with subprocess.Popen(["dpkg-deb", part, str(deb)], stdout=subprocess.PIPE) as packed:
+            assert packed.stdout is not None
+            with tarfile.open(fileobj=packed.stdout, mode="r|") as members:
+                for member in members:
+                    if not member.isfile() or member.name.startswith(skipped):
+                        continue
+                    content = members.extractfile(member)
+                    assert content is not None
+                    data = content.read()
+                    if member.name == "./control":
+                        data = re.sub(rb"(?m)^(Version|Installed-Size):.*\n", b"", data)
+                    sum_ = hashlib.sha256(data).hexdigest()
+                    whole.update(f"{member.name} {member.mode:o} {sum_}\n".encode())
+        if packed.returncode:
+            raise OSError(f"dpkg-deb can't read {deb}")
     return whole.hexdigest()[:12]
 
 

@@ -156,19 +156,23 @@ def test_outcomes_from_what_pytest_says() -> None:
     assert full.tail_of("a\nE   why\nb\n") == ["E   why"]
 
 
-def deb(folder: Path, name: str, doc: str, code: str) -> Path:
+def deb(
+    folder: Path, name: str, doc: str, code: str, control: str = "Version: 1\n", script: str = ""
+) -> Path:
     """A real .deb, so that dpkg-deb reads it."""
     root = folder / name
     for path, text in (
         (
             "DEBIAN/control",
-            "Package: x\nVersion: 1\nArchitecture: all\nMaintainer: x <x@y.z>\nDescription: x\n",
+            f"Package: x\nArchitecture: all\nMaintainer: x <x@y.z>\n{control}Description: x\n",
         ),
+        ("DEBIAN/postinst", f"#!/bin/sh\n{script}"),
         ("usr/share/doc/x/results.md", doc),
         ("usr/lib/x.py", code),
     ):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(text)
+    (root / "DEBIAN/postinst").chmod(0o755)
     subprocess.run(
         ["dpkg-deb", "--build", "--root-owner-group", root, f"{root}.deb"],
         check=True,
@@ -177,10 +181,13 @@ def deb(folder: Path, name: str, doc: str, code: str) -> Path:
     return Path(f"{root}.deb")
 
 
-def test_a_build_is_its_files_without_the_docs(tmp_path: Path) -> None:
+def test_a_build_is_what_it_does_without_docs_and_version(tmp_path: Path) -> None:
     one = results.product_hash(deb(tmp_path, "one", "old", "code"))
-    assert one == results.product_hash(deb(tmp_path, "two", "new", "code"))
+    assert one == results.product_hash(deb(tmp_path, "two", "new", "code", "Version: 2\n"))
     assert one != results.product_hash(deb(tmp_path, "three", "old", "other code"))
+    needs = "Version: 1\nDepends: lvm2\n"
+    assert one != results.product_hash(deb(tmp_path, "four", "old", "code", needs))
+    assert one != results.product_hash(deb(tmp_path, "five", "old", "code", script="depmod\n"))
 
 
 def test_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
