@@ -199,7 +199,7 @@ def installed() -> "Iterator[None]":
             importlib.import_module("xenhelper." + name)
     shims = {
         "os": system.Os(), "time": system.Time(), "fcntl": system.Fcntl(), "signal": system.Signal(),
-        "_thread": system.Thread(),
+        "_thread": system.Thread(), "glob": system.Glob(),
     }  # fmt: skip
     undo: "list[tuple[Any, str, Any, bool]]" = []
 

@@ -1,9 +1,11 @@
-"""What the product's modules find instead of os, time, fcntl, signal, _thread and open().
+"""What the product's modules find instead of os, time, fcntl, glob, signal, _thread and
+open().
 
 Each stands for the process that runs at that moment, on its host.
 """
 
 import errno
+import fnmatch
 import io
 import os as real_os
 import signal as real_signal
@@ -306,6 +308,13 @@ class Thread:
 
     def get_native_id(self) -> int:
         return me().pid
+
+
+class Glob:
+    """The glob module on the host's files, which no sysfs of the real machine is."""
+
+    def glob(self, pattern: str) -> "list[str]":
+        return fnmatch.filter(me().host.files.live, pattern)
 
 
 class Signal:
