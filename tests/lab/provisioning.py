@@ -25,9 +25,10 @@ ONLY = {
 }
 # what a first create that nothing disturbs doesn't do
 ELSEWHERE = (
-    "provision:undo:", "provision:_remove_volumes:", "provision:resources_up:", "provision:rename_vdev:",
-    "provision:_write_resource_file:bringup.adm", "replicate:_undo_both:", "replicate:_again:",
-    "numbers:unlease:", "numbers:preview:", "hotplug:add:", "hotplug:_up:", "hotplug:_fail:",
+    "provision:undo:", "provision:_take_back:", "provision:_remove_volumes:", "provision:resources_up:",
+    "provision:rename_vdev:", "provision:_write_resource_file:bringup.adm", "replicate:undo_both:",
+    "replicate:_again:", "numbers:unlease:", "numbers:preview:", "consider:_roomiest:", "hotplug:add:",
+    "hotplug:_up:", "hotplug:_fail:", "hotplug:met:", "hotplug:_no_start:",
     "hotplug:_promote:verbs.secondary", "hotplug:_promote:permits.valid",
 )  # fmt: skip
 # what changes nothing anywhere: killed there is killed before the step that follows
