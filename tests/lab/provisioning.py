@@ -31,8 +31,21 @@ ELSEWHERE = (
     "hotplug:_up:", "hotplug:_fail:", "hotplug:met:", "hotplug:_no_start:",
     "hotplug:_promote:verbs.secondary", "hotplug:_promote:permits.valid",
 )  # fmt: skip
+# single steps of modules that serve others, too
+SHARED = {
+    "tuning.apply:leave_for_udev:statefile.write_atomically": (SOURCE, TARGET),
+    "tuning.probes:mark:statefile.write_atomically": (SOURCE, TARGET),
+    "handed:forget:statefile.remove": (SOURCE,),
+}
 # what changes nothing anywhere: killed there is killed before the step that follows
-READS = ("consider:consider:volumes.facts", "consider:_still_open:volumes")
+READS = (
+    "consider:consider:volumes.facts", "consider:_still_open:volumes",
+    "replicate_peer:serve_look:volumes.facts",
+    "xen.vmconfig:dry_run:run", "xen.domains:listing:run", "drbd.show:settings:run",
+    "tuning.link:device_of:run", "tuning.blockdev:tables:run",
+)  # fmt: skip
+# the reconciler's and the watcher's, who come by meanwhile
+OTHERS = ("reconcile:", "insync:", "watch.", "ceded:", "halfopen:")
 # done for each disk: the target is killed at its second one
 PER_DISK = (
     "provision:make_volumes:volumes.create#2", "provision:build:adm.create_md",
@@ -58,14 +71,14 @@ class Kill:
 def names() -> list[str]:
     """The steps that change something in a first create, in the order of the sources."""
     found = [point.name for module in SIDES for point in crashpoints.points(module)]
-    return [name for name in found if not name.startswith(ELSEWHERE) and name not in READS]
+    return [name for name in found if not name.startswith(ELSEWHERE) and name not in READS] + [*SHARED]
 
 
 def kills() -> list[Kill]:
     """Before every step on every host that takes it; after the target's last one, too."""
     found = []
     for name in names():
-        for host in SIDES[name.partition(":")[0]]:
+        for host in SHARED.get(name) or SIDES[name.partition(":")[0]]:
             if ONLY.get(name, host) != host:
                 continue
             if name == WRITE:
