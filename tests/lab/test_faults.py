@@ -18,9 +18,8 @@ from .lab import Lab
 from .witness import Witness, missing
 
 RESOURCES = {"xvda": f"{VM}-xvda", "xvdb": f"{VM}-xvdb"}
-# What `make test` runs of the worst three. The third, both-primary-power-source, belongs
-# here, too, once it has been seen to pass ten times in a row: it found bugs until lately.
-CORE_FAULTS = ("in-add-cut-link", "pre-copy-kill")
+# What `make test` runs: the worst three.
+CORE_FAULTS = ("in-add-cut-link", "pre-copy-kill", "both-primary-power-source")
 
 
 # From the destination's promotion to the source's demotion: two Primaries may meet again, which
