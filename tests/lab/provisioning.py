@@ -45,7 +45,7 @@ READS = (
     "tuning.link:device_of:run", "tuning.blockdev:tables:run",
 )  # fmt: skip
 # the reconciler's and the watcher's, who come by meanwhile
-OTHERS = ("reconcile:", "insync:", "watch.", "ceded:", "halfopen:")
+OTHERS = ("reconcile:", "insync:", "watch.", "halfopen:")
 # done for each disk: the target is killed at its second one
 PER_DISK = (
     "provision:make_volumes:volumes.create#2", "provision:build:adm.create_md",

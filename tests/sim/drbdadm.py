@@ -4,8 +4,8 @@ from typing import Any
 
 from tests.sim.drbdends import ends
 from tests.sim.drbdsetup import change_options, disconnect, down, locked
-from tests.sim.drbdshown import Output
 from tests.sim.end import PRIMARY, STANDALONE, End
+from tests.sim.kernel import Output
 
 
 def drbdadm(process: Any, argv: "list[str]") -> Output:

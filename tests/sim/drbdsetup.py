@@ -6,7 +6,7 @@ Exit statuses and messages are those of drbd-utils 9.22 on an 8.4 kernel.
 from typing import Any
 
 from tests.sim.drbdends import addresses, by_minor, ends
-from tests.sim.drbdshown import Output, events2, generation, show
+from tests.sim.drbdshown import events2, generation, show
 from tests.sim.end import (
     CONNECTING,
     CONSISTENT,
@@ -21,6 +21,7 @@ from tests.sim.end import (
     UPTODATE,
     End,
 )
+from tests.sim.kernel import Output
 
 WAITS = ("primary", "resume-io")  # these may wait in the kernel
 PING_TIMEOUT = 3.0  # seconds, as the product's resource files have it

@@ -5,8 +5,7 @@ from typing import Any
 
 from tests.sim.drbdends import SIZE_KIB, addresses, ends
 from tests.sim.end import CONNECTING, DISK, DISKLESS, PRIMARY, STANDALONE, End
-
-Output = tuple[int, str, str]
+from tests.sim.kernel import Output
 
 
 def generation(end: End) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 
 from greenlet import getcurrent, greenlet
 
+Output = tuple[int, str, str]  # a program's exit status, stdout and stderr
+
 
 class Killed(BaseException):
     """kill -9, as the killed process's code sees it."""

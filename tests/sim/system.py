@@ -311,7 +311,8 @@ class Thread:
 
 
 class Glob:
-    """The glob module on the host's files, which no sysfs of the real machine is."""
+    """The glob module on the host's files, and never the real machine's sysfs. ``*`` takes
+    slashes, too."""
 
     def glob(self, pattern: str) -> "list[str]":
         return fnmatch.filter(me().host.files.live, pattern)

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from tests.sim.drbdshown import Output
+from tests.sim.kernel import Output
 
 XL = "/usr/lib/xen-4.20/bin/xl"
 SHIM = "/usr/lib/xenhelper/xl"
