@@ -74,10 +74,13 @@ def lab(whole_lab: Lab, request: pytest.FixtureRequest) -> Iterator[Lab]:
     """
     layer = request.node.get_closest_marker("layer")
     folder = LOGS / re.sub(r"[^\w.-]+", "_", request.node.name)
+    begun = [logcheck.serial_mark(host) for host in whole_lab.everyone]
     try:
         whole_lab.reset(layer.args[0] if layer else "vm")
     except Exception:
         if whole_lab.is_up:
+            text = logcheck.consoles(whole_lab, begun[: len(whole_lab.hosts)])
+            setattr(request.node, again.ATTRIBUTE, again.emulator_fault(text))
             print(f"\nlogs: {folder}\n{logcheck.tail(whole_lab.collect(folder))}")
         raise
     marks = whole_lab.both(logcheck.mark)

@@ -66,6 +66,12 @@ def mark(host: Host) -> Mark:
     return Mark(cursor, sizes, host.machine.serial_log.stat().st_size)
 
 
+def serial_mark(host: Host) -> Mark:
+    """The same of a host that may be off: its serial console only, for ``consoles``."""
+    log = host.machine.serial_log
+    return Mark("", {}, log.stat().st_size if log.exists() else 0)
+
+
 def new_text(host: Host, since: Mark) -> str:
     """What the host has logged since: serial console, journal, files."""
     with host.machine.serial_log.open("rb") as serial:

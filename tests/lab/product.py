@@ -48,6 +48,17 @@ def net_of(text: str) -> Net:
     return Net(protocol.group(1) if protocol else "C", bool(re.search(r"allow-two-primaries\s+yes", text)))
 
 
+def ends(host: Host, resource: str) -> str:
+    """Both addresses, as drbdsetup takes them."""
+    text = host.out(f"drbdsetup show {resource}")
+    ends = [
+        re.search(rf"{side} \{{\s*address\s+ipv4 ([\d.]+:\d+)", text)
+        for side in ("_this_host", "_remote_host")
+    ]
+    assert all(ends), text
+    return " ".join(f"ipv4:{end.group(1)}" for end in ends if end)
+
+
 def roles(host: Host) -> dict[int, str]:
     """Minor -> "Primary/Secondary" and so on, from /proc/drbd."""
     return {int(m): r for m, r in re.findall(r"^\s*(\d+): cs:\S+ ro:(\S+)", host.read("/proc/drbd"), re.M)}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
 from . import figures, product, scenario
@@ -160,7 +158,7 @@ def test_domains_and_windows_that_are_not_as_they_should_be(lab: Lab) -> None:
     # both Primary without a migration
     lab.alice.run("systemctl stop xenhelper-reconcile.timer")
     lab.bob.run("systemctl stop xenhelper-reconcile.timer xenhelper-watch")
-    ends = _ends(lab.alice, "web1-xvdb")
+    ends = product.ends(lab.alice, "web1-xvdb")
     lab.alice.run(f"drbdsetup net-options {ends} --protocol=C --allow-two-primaries=yes")
     lab.bob.run("drbdadm primary web1-xvdb")
     begun = clock(lab.alice)
@@ -171,17 +169,6 @@ def test_domains_and_windows_that_are_not_as_they_should_be(lab: Lab) -> None:
     alice.expect(["window.web1"], "raised", "over")
     for heard in alice.words().values():
         assert len(heard) == 6, heard
-
-
-def _ends(host: Host, resource: str) -> str:
-    """Both addresses, as drbdsetup takes them."""
-    text = host.out(f"drbdsetup show {resource}")
-    ends = [
-        re.search(rf"{side} \{{\s*address\s+ipv4 ([\d.]+:\d+)", text)
-        for side in ("_this_host", "_remote_host")
-    ]
-    assert all(ends), text
-    return " ".join(f"ipv4:{end.group(1)}" for end in ends if end)
 
 
 @pytest.mark.expects("split-brain")
