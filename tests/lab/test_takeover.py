@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from . import faults, figures, product, scenario, settle
-from .guest import Guest
+from .guest import Guest, since
 from .host import Host
 from .lab import Lab
 from .witness import Witness, missing
@@ -197,3 +197,58 @@ def test_data_that_is_old_needs_a_persons_word(lab: Lab, copy: str) -> None:
     moved.wait_progress(120)
     assert all(wrong == 0 for wrong, _ in moved.verify().values())
     assert moved.wrong_lines() == []
+
+
+def test_a_copy_that_isnt_whole_is_nobodys_start(lab: Lab) -> None:
+    """A resync's target is refused, by plain xl and by any word; its source starts by itself."""
+    alice, bob = lab.hosts
+    faults.autostart(lab)
+    minors = {name: product.minor(alice, name) for name in RESOURCES}
+    guest = Guest(alice, "web1")
+    lab.shape_link(2)
+    bob.run("drbdadm invalidate web1-xvda")
+    product.wait_until(lambda: "ds:Inconsistent/UpToDate" in bob.read("/proc/drbd"), 60, "the resync")
+    alice.run("xl destroy web1", timeout=120)
+    product.refused(bob, "xl create /etc/xen/web1.cfg", "web1-xvda", "alice has the data")
+    alice.run("xl create /etc/xen/web1.cfg", timeout=300)
+    guest.wait_progress(180)
+    acked = {disk: report.acked for disk, report in guest.status().items()}
+    seen = guest.boots()
+    alice.power_off()
+    _noticed(bob)
+    lab.unshape()
+    command = "xenhelper takeover web1 --peer-is-dead --accept-data-as-of 2020-01-01T00:00:00Z"
+    product.refused(bob, command, "web1-xvda", "no whole state", status=3)
+    product.refused(bob, "xl create /etc/xen/web1.cfg", "web1-xvda")
+    faults.restore(lab)
+    rest = settle.wait(lab, "web1", minors)
+    assert rest.wrong == [] and rest.where == ["alice"], rest
+    for boot in since(seen, guest.boots()):
+        assert boot.holes == 0 and boot.full >= acked[boot.disk], boot
+    guest.wait_progress(120)
+    product.assert_no_wrong_block(guest, *lab.hosts)
+
+
+def test_a_host_that_dies_without_a_write(lab: Lab) -> None:
+    """Nothing is lost, and its return is no split brain: DRBD has the same generation on both."""
+    alice, bob = lab.hosts
+    faults.autostart(lab)
+    minors = {name: product.minor(alice, name) for name in RESOURCES}
+    guest = Guest(alice, "web1")
+    guest.send("pause")
+    guest.wait_line("XH ok pause")
+    time.sleep(5)  # the last of its writes has long arrived
+    told = {disk: report.acked for disk, report in guest.status().items()}
+    alice.power_off()
+    _noticed(bob)
+    bob.run("xenhelper takeover web1 --peer-is-dead", timeout=120)
+    bob.run("xl create /etc/xen/web1.cfg", timeout=300)
+    moved = guest.on(bob)
+    moved.wait_writing(disks=2)
+    assert missing(told, moved.boots()) == {} and all(boot.holes == 0 for boot in moved.boots())
+    faults.restore(lab)
+    rest = settle.wait(lab, "web1", minors)
+    assert rest.wrong == [] and rest.where == ["bob"], rest
+    moved.wait_progress(120)
+    assert all(wrong == 0 for wrong, _ in moved.verify().values())
+    product.assert_no_wrong_block(moved, *lab.hosts)
