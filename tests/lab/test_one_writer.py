@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -65,9 +66,8 @@ def test_a_disk_mounted_in_dom0_is_nobody_elses(lab: Lab) -> None:
     """The DRBD device itself is mounted, by hand, while its VM is off."""
     alice, bob = lab.hosts
     alice.run("lvcreate -q -y -Wy -L 16M -n files vg0 && mkfs.ext2 -q /dev/vg0/files")
-    text = scenario.WEB1.replace('"web1"', '"files"').replace(
-        scenario.WEB1.partition("disk = ")[2].partition("\n")[0], "['phy:/dev/vg0/files,xvda,w']"
-    )
+    text = scenario.WEB1.replace('"web1"', '"files"')
+    text = re.sub(r"(?m)^disk = .*", "disk = ['phy:/dev/vg0/files,xvda,w']", text)
     alice.write("/etc/xen/files.cfg", text)
     alice.run("xenhelper replicate /etc/xen/files.cfg", timeout=300)
     product.wait_in_sync(alice, "files-xvda")

@@ -35,7 +35,9 @@ def _noticed(*hosts: Host) -> None:
 def _web2(lab: Lab) -> None:
     lab.alice.run("lvcreate -q -y -Wy -L 16M -n web2 vg0")
     text = scenario.WEB1.replace('"web1"', '"web2"')
-    lab.alice.write("/etc/xen/web2.cfg", re.sub(r"disk = .*", "disk = ['phy:/dev/vg0/web2,xvda,w']", text))
+    lab.alice.write(
+        "/etc/xen/web2.cfg", re.sub(r"(?m)^disk = .*", "disk = ['phy:/dev/vg0/web2,xvda,w']", text)
+    )
     lab.alice.run("xl create /etc/xen/web2.cfg", timeout=300)
     Guest(lab.alice, "web2").wait_writing(disks=1)
     product.wait_in_sync(lab.alice, "web2-xvda")
