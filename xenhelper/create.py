@@ -107,8 +107,9 @@ def _up(vm: str, record: "dict[str, str]") -> bool:
             return False
         if state.peer_role == "Primary":
             raise Refused(
-                f"{vm} runs on {resource['peer']}: {name} is Primary there",
-                f"shut it down there, or `xl migrate` it from {resource['peer']}",
+                f"{vm}: {name} is in use on {resource['peer']}",
+                f"move {vm} with `xl migrate` on {resource['peer']}, or shut it down there; if it doesn't "
+                f"run there, `xenhelper status {vm}` there says what holds the disk",
             )
         if state.role == "Primary":
             _refuse_running(vm)

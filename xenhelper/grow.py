@@ -310,7 +310,7 @@ def _step_back(name: str) -> None:
     """Secondary again, if this host is Primary and no guest's disk needs it."""
     state = events.one(name)
     if state is not None and state.role == events.PRIMARY and not _used(name):
-        verbs.secondary(state.minor)
+        verbs.secondary(state.minor, name=name)
 
 
 def _used(name: str) -> bool:

@@ -197,7 +197,7 @@ def add(disk: Disk) -> None:
         try:
             _publish(disk, resource.minor)
         except BaseException:
-            verbs.secondary(resource.minor, 3.0)
+            verbs.secondary(resource.minor, 3.0, name=disk.resource)
             raise
     finally:
         os.close(held)
@@ -281,7 +281,7 @@ def _promote(disk: Disk, resource: events.Resource, deadline: float) -> events.R
         raise Refused(f"{disk.resource}: DRBD refuses to promote: {_reason(error)}", _ONLINE) from error
     after = events.one(disk.resource)
     if after is None or not _still_right(how, after) or disk.orphaned:
-        verbs.secondary(resource.minor, 3.0)
+        verbs.secondary(resource.minor, 3.0, name=disk.resource)
         raise Refused(
             f"{disk.resource}: the connection to {disk.peer or 'the peer'} changed meanwhile", "try again"
         )

@@ -278,7 +278,8 @@ def _demote_idle(record: "dict[str, str]", dry_run: bool) -> str:
                 return ""  # a domain is being created
         stepdown.step_down(name, record.get("peer", ""), "", 8.0)
     except XenhelperError as error:
-        return f"{name}: {error}"
+        line = str(error)
+        return line if line.startswith(f"{name}: ") else f"{name}: {line}"
     finally:
         os.close(held)
     log.event("reconciled", f"{name}: demoted, no domain uses it", log.NOTICE, vm=record["vm"], resource=name)

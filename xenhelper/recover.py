@@ -153,7 +153,7 @@ def give_up(vm: str, split: list[str], dry: bool) -> list[str]:
         if state.connected:
             continue
         if state.role == events.PRIMARY:
-            verbs.secondary(state.minor, 10.0)
+            verbs.secondary(state.minor, 10.0, name=name)
         lines.append(snapshot(name, intent.get("since", "")))
         if state.connection != "StandAlone":
             bringup.adm(vm, "disconnect", name)

@@ -40,7 +40,7 @@ def step_down(name: str, peer: str, vm: str, seconds: float) -> "events.Resource
         known = state.protocol == "C" and state.peer_role == events.PRIMARY
         if known or _synchronous(name):
             _confirmed(name, deadline)
-    verbs.secondary(state.minor, max(1.0, deadline - time.monotonic()))
+    verbs.secondary(state.minor, max(1.0, deadline - time.monotonic()), name=name)
     after = events.one(name)
     if after is not None and not after.connected and vm and not window_open(name, vm):
         permits.grant_survivor(name, state.minor)

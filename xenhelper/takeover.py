@@ -52,10 +52,12 @@ class Copy:
     peer: str = "the other host"
 
 
-def judge(copy: Copy, now: float, limit: float, accept: float | None) -> str:
+def judge(copy: Copy, now: float, limit: float, accept: float | None, oldest: float | None = None) -> str:
     """PERMIT, FORCE (its disk state says that it isn't current) or NOTHING (it is in use
-    here). Pure. Raises Refused with what it would take."""
+    here). Pure. ``oldest``: of all the VM's disks. Raises Refused with what it would take: a
+    moment that does for all of them."""
     name, state = copy.resource, copy.state
+    enough = insync.stamp(copy.as_of if oldest is None else oldest)
     if state is None:
         raise Refused(f"{name} isn't up on this host", "`xenhelper resources-up` says why")
     if state.connected:
@@ -77,13 +79,13 @@ def judge(copy: Copy, now: float, limit: float, accept: float | None) -> str:
     if accept is None:
         raise Refused(
             f"{name}: this host's copy {why}; it was last known to be current {when(copy.as_of, now)}",
-            f"to lose what was written since: --accept-data-as-of {insync.stamp(copy.as_of)}",
+            f"to lose what was written since: --accept-data-as-of {enough}",
         )
     if accept > copy.as_of:
         raise Refused(
             f"{name}: this host's copy is older than what you accept: it was last known to be current "
             f"{when(copy.as_of, now)}",
-            f"--accept-data-as-of {insync.stamp(copy.as_of)} accepts that",
+            f"--accept-data-as-of {enough} accepts that",
         )
     return PERMIT if current else FORCE
 
@@ -158,8 +160,9 @@ def run(
     states = events.snapshot()
     for vm in order:
         copies = [_copy(record, states) for record in records if record["vm"] == vm]
+        oldest = min(copy.as_of for copy in copies)
         try:
-            actions[vm] = [(copy, judge(copy, now, settings.oldest_data, accept)) for copy in copies]
+            actions[vm] = [(copy, judge(copy, now, settings.oldest_data, accept, oldest)) for copy in copies]
         except Refused as error:
             if not everything:
                 raise
@@ -279,7 +282,7 @@ def _take(vm: str, peer: str, todo: list[tuple[Copy, str]]) -> None:
             if action == FORCE:
                 # DRBD makes a new generation here, and takes the peer's copy for outdated
                 verbs.primary(copy.minor, force=True)
-                verbs.secondary(copy.minor, 5.0)
+                verbs.secondary(copy.minor, 5.0, name=copy.resource)
             ceded.forget(copy.resource)
             permits.grant_takeover(copy.resource, copy.minor)
             log.event(
@@ -314,7 +317,7 @@ def undo(vm: str) -> None:
         if state is None or state.role != events.PRIMARY:
             permits.revoke(name)
         elif not _users(name):
-            verbs.secondary(state.minor, 5.0)
+            verbs.secondary(state.minor, 5.0, name=name)
             permits.revoke(name)
     intents.remove("takeover", vm)
     text = f"{vm}: an interrupted takeover is undone"

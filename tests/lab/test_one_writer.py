@@ -47,10 +47,17 @@ def test_a_device_held_open_is_waited_for_and_its_holder_named(lab: Lab) -> None
     _hold(alice, "web1-xvdb", 3000)
     alice.run("xl destroy web1", timeout=120, check=False)
     product.wait_until(
-        lambda: "held open by sleep (pid " in _words(alice, begun), 120, "the holder to be named", every=2
+        lambda: (
+            ": web1-xvdb: /dev/drbd1001 can't be demoted: held open by sleep (pid " in _words(alice, begun)
+        ),
+        120,
+        "the holder to be named",
+        every=2,
     )
     assert _role(alice, "web1-xvda") == "Secondary" and _role(alice, "web1-xvdb") == "Primary"
-    product.refused(bob, "xl create /etc/xen/web1.cfg", "web1-xvdb is in use on alice")
+    product.refused(bob, "xl create /etc/xen/web1.cfg", "web1: web1-xvdb is in use on alice")
+    said = [problem["what"] for problem in product.status(alice, "web1")["problems"]]
+    assert any("web1-xvdb is in use on alice by sleep (pid " in what for what in said), said
     alice.run("pkill -x sleep")
     began = time.monotonic()
     product.wait_until(lambda: _role(alice, "web1-xvdb") == "Secondary", PROMISED, "the demotion", every=2)
@@ -90,7 +97,7 @@ def test_another_domain_of_the_same_name(lab: Lab) -> None:
     """bob has a web1 that isn't this one: nothing is taken for it, and it is left alone."""
     alice, bob = lab.hosts
     bob.write(
-        "/root/web1.cfg", 'name = "web1"\ntype = "pvh"\nkernel = "/var/lib/xenlab/vmlinuz"\nmemory = 64\n'
+        "/root/web1.cfg", 'name = "web1"\ntype = "pvh"\nkernel = "/var/lib/xenlab/vmlinuz"\nmemory = 96\n'
     )
     bob.run(f"{product.real_xl(bob)} create -p /root/web1.cfg", timeout=120)
     other = bob.out("xl list -v web1 | tail -n 1")

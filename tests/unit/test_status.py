@@ -181,6 +181,11 @@ def test_a_disk_in_use_under_another_name_is_told_of() -> None:
     vms = {"web1": {"vm": "web1", "config": "libvirt:web1"}}
     virt = judge.status(replace(world(), domains=[], vms=vms))
     assert "`virsh -c xen:///system list --all` on alice" in problems(virt)
+    held = judge.status(
+        replace(world(), domains=[], holders=dict.fromkeys(("web1-xvda", "web1-xvdb"), "sleep (pid 7)"))
+    )
+    assert "web1-xvda is in use on alice by sleep (pid 7), and no domain" in problems(held)
+    assert "xl rename" not in problems(held)
     assert "called web1" not in problems(judge.status(replace(world(), domains=None))), "not known"
     elsewhere = world()
     elsewhere.kernel["web1-xvda"].role, elsewhere.kernel["web1-xvda"].peer_role = "Secondary", "Primary"

@@ -63,6 +63,12 @@ def test_a_copy_that_drbd_holds_for_old_is_forced_only_when_accepted(disk: str) 
     assert takeover.judge(copy(disk=disk), NOW, 900, NOW - 60) == takeover.FORCE
 
 
+def test_one_moment_does_for_all_disks_of_a_vm() -> None:
+    """Else who has accepted one disk's age is refused for another's, a second older."""
+    with pytest.raises(Refused, match="2 hours ago.*--accept-data-as-of 2023-11-14T20:13:19Z"):
+        takeover.judge(copy(NOW - 7200), NOW, 900, None, NOW - 7201)
+
+
 def test_an_unknown_age_can_be_accepted_by_its_own_words() -> None:
     with pytest.raises(Refused, match="isn't known.*1970-01-01T00:00:00Z"):
         takeover.judge(copy(0.0), NOW, 900, None)
@@ -124,7 +130,9 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
         made.done.append(f"primary {minor} {force}")
 
     monkeypatch.setattr(verbs, "primary", primary)
-    monkeypatch.setattr(verbs, "secondary", lambda minor, seconds: made.done.append(f"secondary {minor}"))
+    monkeypatch.setattr(
+        verbs, "secondary", lambda minor, seconds, name: made.done.append(f"secondary {minor}")
+    )
 
     def program(argv: list[str], timeout: float) -> Result:
         made.fenced.append(argv)

@@ -38,10 +38,10 @@ def primary(minor: int, force: bool = False, timeout: float = 12.0) -> None:
             time.sleep(0.3)
 
 
-def secondary(minor: int, seconds: float = 10.0, timeout: float = 10.0) -> None:
+def secondary(minor: int, seconds: float = 10.0, timeout: float = 10.0, name: str = "") -> None:
     """Demote, for ``seconds`` while the device is still held open (blkback lets go after
     it says Closed; udev and multipath probe for a moment), each try taking ``timeout`` at
-    most. Raises XenhelperError naming the holder."""
+    most. Raises XenhelperError naming the resource, if it is given, and the holder."""
     deadline = time.monotonic() + seconds
     pause = 0.05
     while True:
@@ -55,9 +55,9 @@ def secondary(minor: int, seconds: float = 10.0, timeout: float = 10.0) -> None:
                 raise
             if time.monotonic() + pause > deadline:
                 if held:
-                    who = holder(minor)
+                    what = (f"{name}: " if name else "") + f"/dev/drbd{minor}"
                     raise XenhelperError(
-                        f"/dev/drbd{minor} can't be demoted: held open by {who}",
+                        f"{what} can't be demoted: held open by {holder(minor)}",
                         "let it go, then `xenhelper reconcile`",
                     ) from error
                 raise
@@ -67,6 +67,11 @@ def secondary(minor: int, seconds: float = 10.0, timeout: float = 10.0) -> None:
 
 def holder(minor: int) -> str:
     """Who holds /dev/drbdN open: mounts, stacked devices, processes, else the kernel."""
+    return ", ".join(holders(minor)) or "the kernel (a guest's block backend?)"
+
+
+def holders(minor: int) -> "list[str]":
+    """The same, without the kernel."""
     name = f"drbd{minor}"
     found = []
     try:
@@ -84,7 +89,7 @@ def holder(minor: int) -> str:
                     found.append(f"{comm.read().strip()} (pid {pid})")
     except OSError:
         pass
-    return ", ".join(found) or "the kernel (a guest's block backend?)"
+    return found
 
 
 def _opens(pid: str, rdev: int) -> bool:

@@ -142,15 +142,11 @@ def _renamed(world: World, vm: str, records: list[dict[str, str]]) -> list[Probl
             users.append(world.host)
         if state and state.peer_role == events.PRIMARY and world.peers.get(peer) is not None:
             users.append(peer)
-        found += [
-            _problem(
-                WARNING,
-                vm,
-                f"{vm} {vdev}: {name} is in use on {host}, and no domain there is called {vm}",
-                advice.format(host=host),
-            )
-            for host in users
-        ]
+        for host in users:
+            holder = world.holders.get(name) if host == world.host else None
+            what = f"{vm} {vdev}: {name} is in use on {host}" + (f" by {holder}" if holder else "")
+            do = "let it go there; the reconciler then demotes it" if holder else advice.format(host=host)
+            found.append(_problem(WARNING, vm, f"{what}, and no domain there is called {vm}", do))
     return found
 
 

@@ -27,7 +27,8 @@ class Domain:
 @dataclass
 class World:
     """This host, and what its peers said (None: no answer). ``views``: how a peer sees the
-    resources that it shares with this host, by resource; ``theirs``: its intents for them."""
+    resources that it shares with this host, by resource; ``theirs``: its intents for them.
+    ``holders``: what of dom0 has a resource open here whose VM has no domain here."""
 
     host: str
     protocol: str = "A"
@@ -46,6 +47,7 @@ class World:
     splits: dict[str, tuple[dict[str, object], dict[str, object] | None]] = field(default_factory=dict)
     wanted: list[str] = field(default_factory=list)
     gone: dict[str, str] = field(default_factory=dict)
+    holders: dict[str, str] = field(default_factory=dict)
     writers_beneath: list[beneath.Finding] = field(default_factory=list)
     notes: list[tuple[str, str, str]] = field(default_factory=list)
 
@@ -76,6 +78,7 @@ def world() -> World:
     _xendomains(found)
     _or(found, lambda: _foreign_files(found), None)
     found.domains = _or(found, _domains, None)
+    found.holders = _or(found, lambda: _holders(found), {})
     for thread in asked:
         thread.join(PEER_TIMEOUT + 1)
     return found
@@ -93,6 +96,19 @@ def _running(found: World) -> None:
         found.settings = show.settings()
     if any(resource.replication not in ("Off", "Established") for resource in found.kernel.values()):
         found.progress = proc.progress(text)
+
+
+def _holders(found: World) -> dict[str, str]:
+    """For each such resource; all of /proc is read for it, so only where it is Primary."""
+    from xenhelper.drbd import verbs
+
+    here = {names.base_vm(domain.name) for domain in found.domains or []}
+    held = {
+        name: ", ".join(verbs.holders(state.minor))
+        for name, state in found.kernel.items()
+        if state.role == events.PRIMARY and found.records.get(name, {}).get("vm") not in {None, *here}
+    }
+    return {name: who for name, who in held.items() if who}
 
 
 def _libvirt_works(intent: dict[str, str]) -> bool:
