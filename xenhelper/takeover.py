@@ -167,9 +167,9 @@ def run(
             if not everything:
                 raise
             refused[vm] = error
-    _stake(peer.name, actions, now, say)
     if not actions:
         return [str(error) for error in refused.values()]
+    _stake(peer.name, actions, now, say)
     _prove(peer, peer_is_dead, dry_run, say)
     for vm, todo in actions.items():
         if not dry_run:

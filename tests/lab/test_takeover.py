@@ -67,7 +67,7 @@ def test_a_fence_command_proves_it_and_memory_and_priority_decide(lab: Lab) -> N
     )
     _fence(bob, "touch /run/asked; echo no such outlet >&2; exit 1")
     # who answers isn't fenced
-    product.refused(bob, "xenhelper takeover --all", "alice isn't dead", status=3)
+    product.refused(bob, "xenhelper takeover --all", "connected to alice, so that lives", status=3)
     assert not bob.run("ls /run/asked", check=False).ok
     lab.cut_link()
     lab.cut_second_path()
