@@ -254,3 +254,35 @@ def test_a_host_that_dies_without_a_write(lab: Lab) -> None:
     moved.wait_progress(120)
     assert all(wrong == 0 for wrong, _ in moved.verify().values())
     product.assert_no_wrong_block(moved, *lab.hosts)
+
+
+def test_writes_in_flight_are_what_a_hosts_death_loses(lab: Lab) -> None:
+    """Acknowledged at protocol A and not arrived: they are counted, the rest is whole."""
+    alice, bob = lab.hosts
+    faults.autostart(lab)
+    minors = {name: product.minor(alice, name) for name in RESOURCES}
+    guest = Guest(alice, "web1")
+    by_disk = {name.rpartition("-")[2]: minor for name, minor in minors.items()}
+    with Witness(lab, "web1", by_disk) as witness:
+        guest.wait_progress()
+        lab.silence_link()  # nothing arrives, and neither host knows yet
+        time.sleep(3)
+        assert alice.read("/proc/drbd").count("cs:Connected") == 2
+        alice.power_off()
+        told = witness.acknowledged()
+    _noticed(bob)
+    lab.unshape()
+    bob.run("xenhelper takeover web1 --peer-is-dead", timeout=120)
+    bob.run("xl create /etc/xen/web1.cfg", timeout=300)
+    moved = guest.on(bob)
+    moved.wait_writing(disks=2)
+    lost = missing(told, moved.boots())
+    figures.note("host died with writes in flight", lost_at_a=lost)
+    assert set(lost) == {"xvda", "xvdb"}, "the case is about losing some"
+    assert all(boot.holes == 0 for boot in moved.boots()), "what is there is whole up to a moment"
+    faults.restore(lab)
+    rest = settle.wait(lab, "web1", minors)
+    assert rest.wrong == [] and rest.where == ["bob"], rest
+    moved.wait_progress(120)
+    assert all(wrong == 0 for wrong, _ in moved.verify().values())
+    product.assert_no_wrong_block(moved, *lab.hosts)
