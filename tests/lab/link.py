@@ -45,6 +45,7 @@ def silence(hosts: Sequence[Host], cable: str) -> None:
 
 
 def unshape(hosts: Sequence[Host], cable: str) -> None:
-    """Take shaping and silence off."""
+    """Take shaping and silence off; a host that is off has lost them."""
     for host in hosts:
-        host.run(f"tc qdisc del dev {DEVICES[cable]} root 2>/dev/null || true")
+        if host.is_on:
+            host.run(f"tc qdisc del dev {DEVICES[cable]} root 2>/dev/null || true")
