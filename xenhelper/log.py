@@ -67,3 +67,12 @@ def event(kind: str, message: str, priority: int = INFO, **fields: str) -> None:
     except OSError:
         if os.environ.get("XENHELPER_LOG_STDERR"):
             os.write(2, (message + "\n").encode())
+
+
+def has_stderr() -> bool:
+    """Whether what this process prints as errors goes to the journal (JOURNAL_STREAM, systemd.exec(5))."""
+    try:
+        stream = os.fstat(2)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{stream.st_dev}:{stream.st_ino}"

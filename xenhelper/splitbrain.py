@@ -61,7 +61,7 @@ def mark(resource: str, vm: str, found_by: str) -> None:
     statefile.write(path(resource), {"resource": resource, "vm": vm, "since": now, "found_by": found_by})
     log.event(
         "split-brain",
-        f"{resource}: split brain: both hosts wrote to their own copy; `xenhelper status` tells both "
+        f"{resource}: split brain: both hosts wrote to their own copy; `xenhelper status {vm}` tells both "
         f"sides' story, `xenhelper recover {vm} --discard HOST` ends it",
         log.ERROR,
         vm=vm,

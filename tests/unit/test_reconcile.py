@@ -1,11 +1,14 @@
 """The reconciler's round over all VMs: what it says and what it leaves alone in silence."""
 
+import argparse
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from xenhelper import halfopen, intents, paths, reconcile, statefile
+from xenhelper.cli import reconcile as command
 from xenhelper.errors import Busy, PeerUnreachable, Refused, XenhelperError
 from xenhelper.peer import client
 from xenhelper.run import Result
@@ -117,3 +120,16 @@ def test_an_unfinished_copy_goes_only_where_the_guest_cannot_need_it(
     here: str, there: list[tuple[str, str]] | None, action: str
 ) -> None:
     assert reconcile.decide(reconcile.Seen("web1", [("web1--incoming", here)], there))[0] == action
+
+
+def test_what_the_journal_has_isnt_printed_into_it(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As a unit each line stood there twice: logged, and as the unit's stderr."""
+    monkeypatch.setattr(reconcile, "reconcile", lambda vms, dry_run: ["web1: look at it"])
+    args = argparse.Namespace(vm=[], from_volumes=False, dry_run=False)
+    monkeypatch.setenv("JOURNAL_STREAM", "9:123456")  # inherited by what writes elsewhere
+    assert command.run(args) == 1 and capfd.readouterr().err == "web1: look at it\n"
+    stream = os.fstat(2)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{stream.st_dev}:{stream.st_ino}")
+    assert command.run(args) == 1 and capfd.readouterr().err == ""

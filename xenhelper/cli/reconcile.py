@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from xenhelper import reconcile
+from xenhelper import log, reconcile
 from xenhelper.errors import EXIT_DONE, EXIT_FAILED, UsageError
 
 HELP = "finish or undo what an interrupted change left, on this host"
@@ -30,8 +30,9 @@ def run(args: argparse.Namespace) -> int:
     if args.from_volumes:
         return _from_volumes(args)
     left = reconcile.reconcile(args.vm or None, args.dry_run)
-    for line in left:
-        print(line, file=sys.stderr)
+    if not log.has_stderr():  # each line is there already
+        for line in left:
+            print(line, file=sys.stderr)
     return EXIT_FAILED if left else EXIT_DONE
 
 
