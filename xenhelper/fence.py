@@ -109,6 +109,36 @@ def ask_outdate(name: str, minor: int, peer: str) -> None:
     _ask(name, minor, peer, time.monotonic() + _WITHIN)
 
 
+def again(records: "list[dict[str, str]]", running: "set[str]") -> None:
+    """What the handler was refused, or couldn't ask, at the moment of the loss: have the peers
+    outdate their copies of what the VMs ``running`` here write to alone.
+
+    Each host notices a dead link by itself, as much as ping-int (10 s, resfile.py) apart: so
+    the handler may have asked a peer that still saw the connection. Or the second path was
+    cut as well, and is back first. A takeover there would else go by the data's age alone.
+    Never raises; a refusal stays the peer's own affair, and is asked about again.
+    """
+    from xenhelper.drbd import proc
+    from xenhelper.stepdown import window_open
+
+    states = proc.read()[1]
+    silent: "set[str]" = set()
+    for record in records:
+        name, peer, minor = record["resource"], record.get("peer", ""), record.get("minor", "")
+        state = states.get(int(minor)) if minor.isdecimal() else None
+        if state is None or state.role != events.PRIMARY or state.disk != events.UP_TO_DATE or state.talks:
+            continue
+        if state.peer_disk != "DUnknown" or record["vm"] not in running or peer in silent:
+            continue
+        try:
+            if verbs.generation(int(minor))[1] and not window_open(name, record["vm"]):
+                ask_outdate(name, int(minor), peer)
+        except PeerUnreachable:
+            silent.add(peer)
+        except XenhelperError:
+            continue
+
+
 def ask_consent(name: str, minor: int, peer: str, vm: str) -> None:
     """Before a start without the replication link: the peer must step back, and does so
     before it answers. If both hosts ask at once the lower host name wins. Raises Refused."""

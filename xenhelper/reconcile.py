@@ -7,6 +7,7 @@ runs). Does by itself what is safe; says what only a person can decide, with com
 import os
 
 from xenhelper import (
+    fence,
     halfopen,
     handed,
     handover,
@@ -122,6 +123,8 @@ def reconcile(vms: "list[str] | None" = None, dry_run: bool = False) -> "list[st
         if not dry_run:
             leftover.note(vm, mine)
     if vms is None:
+        if not dry_run:
+            fence.again(records, {d.name for d in domains_here if d.state[2:6] == "----"})
         left += _wanted(dry_run)
         left += _moved_away(dry_run)
         left += _pools(records, dry_run)

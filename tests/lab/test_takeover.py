@@ -153,7 +153,11 @@ def test_data_that_is_old_needs_a_persons_word(lab: Lab, copy: str) -> None:
         _noticed(alice, bob)
         if copy == "outdated":
             product.wait_until(
-                lambda: bob.read("/proc/drbd").count("ds:Outdated/") == 2, 60, "alice to fence bob"
+                # at once, or where bob noticed the cut later than alice, by her next round
+                lambda: bob.read("/proc/drbd").count("ds:Outdated/") == 2,
+                settle.PROMISED * settle.SLOWNESS,
+                "alice to fence bob",
+                every=2,
             )
             product.refused(bob, "xenhelper takeover web1 --peer-is-dead", "alice isn't dead", status=3)
         guest.wait_progress(120)
@@ -211,7 +215,13 @@ def test_a_copy_that_isnt_whole_is_nobodys_start(lab: Lab) -> None:
     bob.run("drbdadm invalidate web1-xvda")
     product.wait_until(lambda: "ds:Inconsistent/UpToDate" in bob.read("/proc/drbd"), 60, "the resync")
     alice.run("xl destroy web1", timeout=120)
-    product.refused(bob, "xl create /etc/xen/web1.cfg", "web1-xvda", "alice has the data")
+    product.wait_until(  # behind the resync's blocks
+        lambda: set(product.roles(alice).values()) <= {"Secondary/Secondary", "Secondary/Unknown"},
+        settle.PROMISED * settle.SLOWNESS,
+        "the demotion",
+        every=2,
+    )
+    product.refused(bob, "xl create /etc/xen/web1.cfg", "web1-xvda: this host's copy is Inconsistent")
     alice.run("xl create /etc/xen/web1.cfg", timeout=300)
     guest.wait_progress(180)
     acked = {disk: report.acked for disk, report in guest.status().items()}

@@ -1,12 +1,13 @@
-"""The fence-peer handler's five seconds, on a host where each look at the kernel takes its time."""
+"""Fencing and time: the handler's five seconds on a slow host, and what is asked about again."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from xenhelper import fence, paths, permits, statefile
-from xenhelper.drbd import events, verbs
-from xenhelper.errors import PeerUnreachable
+from xenhelper import fence, paths, permits, statefile, stepdown
+from xenhelper.drbd import events, proc, verbs
+from xenhelper.errors import PeerUnreachable, Refused
 from xenhelper.peer import client
 
 
@@ -59,3 +60,50 @@ def test_a_slow_look_costs_the_peer_its_time_and_not_the_answer(
     assert (status, "holds a permit" in why) == (fence.UNREACHABLE, True)
     assert 1.0 <= clock.allowed["ask"] <= 3.0
     assert clock.now - 100.0 <= 5.0
+
+
+LINE = "{minor}: cs:{connection} ro:{role}/Unknown ds:{disk}/{peer_disk} A r-----\n"
+
+
+@pytest.mark.parametrize(
+    ("what", "asked"),
+    [
+        ({}, ["web1-xvda", "web2-xvda"]),
+        ({"connection": "Connected"}, []),
+        ({"peer_disk": "Outdated"}, []),
+        ({"role": "Secondary"}, []),
+        ({"disk": "Diskless"}, []),
+        ({"running": {"web2"}}, ["web2-xvda"]),
+        ({"bitmap": 0}, []),
+        ({"window": True}, []),
+        ({"answer": Refused("bob still sees the connection")}, ["web1-xvda", "web2-xvda"]),
+        ({"answer": PeerUnreachable("bob", "")}, ["web1-xvda"]),
+    ],
+    ids=str,
+)
+def test_what_is_written_alone_is_asked_about_again(
+    monkeypatch: pytest.MonkeyPatch, what: dict[str, Any], asked: list[str]
+) -> None:
+    seen = []
+    state = {"connection": "WFConnection", "role": "Primary", "disk": "UpToDate", "peer_disk": "DUnknown"}
+    lines = [
+        LINE.format(minor=minor, **{**state, **{k: what[k] for k in state if k in what}}) for minor in (7, 8)
+    ]
+    monkeypatch.setattr(proc, "text", lambda: "version: 8.4.11\n" + "".join(lines))
+    monkeypatch.setattr(verbs, "generation", lambda minor, timeout=0: (0xAB, what.get("bitmap", 0xCD)))
+    monkeypatch.setattr(stepdown, "window_open", lambda name, vm: "window" in what)
+
+    def ask(peer: str, verb: str, args: dict[str, str], timeout: float) -> dict[str, object]:
+        assert verb == "outdate" and args["current"] == f"{0xAB:016x}"
+        seen.append(args["resource"])
+        if "answer" in what:
+            raise what["answer"]
+        return {}
+
+    monkeypatch.setattr(client, "ask", ask)
+    records = [
+        {"resource": f"{vm}-xvda", "vm": vm, "peer": "bob", "minor": minor}
+        for vm, minor in (("web1", "7"), ("web2", "8"))
+    ]
+    fence.again(records, what.get("running", {"web1", "web2"}))
+    assert seen == asked
