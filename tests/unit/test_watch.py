@@ -547,3 +547,15 @@ def test_a_look_reads_what_is_there(host: Host) -> None:
     assert trouble == "" and seen.backends == DISKS and "web1" in seen.domains
     first = seen.state("web1-xvda")
     assert first is not None and first.out_of_sync == 64208 * 1024
+
+
+def test_a_takeovers_alert_lasts_until_the_other_host_is_back() -> None:
+    """Once the VM has written here its permit is a survivor's; the alert ended with that, and
+    said that the other host is back."""
+    alone = state("WFConnection", "UpToDate/Outdated", "Primary/Unknown")
+    told = frozenset({("takeover", "web1")})
+    assert ("takeover", "web1") not in wanted(world(alone))
+    assert ("takeover", "web1") in wanted(world(alone, taken_over=frozenset({"web1"})))
+    assert ("takeover", "web1") in wanted(world(alone, raised=told))
+    assert ("takeover", "web1") not in wanted(world(state(), raised=told))
+    assert judge.ended(world(), "takeover", "web1") == "the other host is back"

@@ -62,7 +62,7 @@ def wanted(world: World, config: Config | None, do_beneath: Callable[[Finding], 
             found += _handler(world, name, vm, state)
         if config is not None:
             found += _stale(world, name, record, state, config.alerts.stale_minutes)
-    for vm in sorted(world.taken_over):
+    for vm in sorted(world.taken_over | _alone_since_takeover(world)):
         found.append(
             Wanted(
                 "takeover",
@@ -245,6 +245,17 @@ def _windows(world: World) -> Iterable[Wanted]:
                 "`xenhelper status` shows it; protocol C is kept until it ends",
                 vm,
             )
+
+
+def _alone_since_takeover(world: World) -> set[str]:
+    """VMs told to be taken over whose other host isn't back: once the VM has written here its
+    permit is a survivor's (permits.keep_survivor), and the story is the same."""
+    raised = {key for kind, key in world.raised if kind == "takeover"}
+    return {
+        record.get("vm", "")
+        for name, record in world.records.items()
+        if record.get("vm") in raised and not ((state := world.state(name)) and state.talks)
+    }
 
 
 def ended(world: World, kind: str, key: str) -> str:
