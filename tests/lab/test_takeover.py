@@ -100,6 +100,9 @@ def test_a_fence_command_proves_it_and_memory_and_priority_decide(lab: Lab) -> N
     bob.run(f"rm {FENCE}")
     assert "web2: runs here already" in bob.run("xenhelper takeover --all").out
     assert product.status(bob, "web2")["vms"][0]["runs_on"] == "bob"
+    # what it wrote makes its permit a survivor's; the alert stays until alice is back
+    bob.run("xenhelper reconcile; sleep 5", check=False)
+    assert "web2 was taken over" in bob.run("xenhelper alert").out
     faults.restore(lab)
     for vm, where in (("web2", "bob"), ("web1", "alice")):
         rest = settle.wait(lab, vm, {n: m for n, m in minors.items() if n.startswith(vm)})
