@@ -122,13 +122,16 @@ def again(records: "list[dict[str, str]]", running: "set[str]") -> None:
     from xenhelper.stepdown import window_open
 
     states = proc.read()[1]
+    changed = {intent.get("vm") for intent in intents.all_open()}  # it may be apart on purpose
     silent: "set[str]" = set()
     for record in records:
         name, peer, minor = record["resource"], record.get("peer", ""), record.get("minor", "")
         state = states.get(int(minor)) if minor.isdecimal() else None
         if state is None or state.role != events.PRIMARY or state.disk != events.UP_TO_DATE or state.talks:
             continue
-        if state.peer_disk != "DUnknown" or record["vm"] not in running or peer in silent:
+        if state.peer_disk != "DUnknown" or record["vm"] not in running - changed or peer in silent:
+            continue
+        if intents.is_locked(record["vm"]):
             continue
         try:
             if verbs.generation(int(minor))[1] and not window_open(name, record["vm"]):

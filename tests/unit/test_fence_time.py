@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from xenhelper import fence, paths, permits, statefile, stepdown
+from xenhelper import fence, intents, paths, permits, statefile, stepdown
 from xenhelper.drbd import events, proc, verbs
 from xenhelper.errors import PeerUnreachable, Refused
 from xenhelper.peer import client
@@ -76,6 +76,8 @@ LINE = "{minor}: cs:{connection} ro:{role}/Unknown ds:{disk}/{peer_disk} A r----
         ({"running": {"web2"}}, ["web2-xvda"]),
         ({"bitmap": 0}, []),
         ({"window": True}, []),
+        ({"intents": [{"vm": "web1", "kind": "replace"}]}, ["web2-xvda"]),
+        ({"locked": "web2"}, ["web1-xvda"]),
         ({"answer": Refused("bob still sees the connection")}, ["web1-xvda", "web2-xvda"]),
         ({"answer": PeerUnreachable("bob", "")}, ["web1-xvda"]),
     ],
@@ -91,6 +93,8 @@ def test_what_is_written_alone_is_asked_about_again(
     ]
     monkeypatch.setattr(proc, "text", lambda: "version: 8.4.11\n" + "".join(lines))
     monkeypatch.setattr(verbs, "generation", lambda minor, timeout=0: (0xAB, what.get("bitmap", 0xCD)))
+    monkeypatch.setattr(intents, "all_open", lambda: what.get("intents", []))
+    monkeypatch.setattr(intents, "is_locked", lambda vm: vm == what.get("locked"))
     monkeypatch.setattr(stepdown, "window_open", lambda name, vm: "window" in what)
 
     def ask(peer: str, verb: str, args: dict[str, str], timeout: float) -> dict[str, object]:
