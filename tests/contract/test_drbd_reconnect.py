@@ -109,7 +109,7 @@ def test_a_primary_cant_give_up_its_side(world: World, alice: Host) -> None:
     assert alice.state().connection == "StandAlone"
 
 
-@pytest.mark.expects("split-brain")
+@pytest.mark.expects("split-brain", "split-brain-solved")
 @pytest.mark.parametrize("demoted", ["both", "bob"])
 def test_a_side_that_wrote_nothing_gives_way(world: World, alice: Host, bob: Host, demoted: str) -> None:
     """after-sb-0pri discard-zero-changes, after-sb-1pri consensus."""
