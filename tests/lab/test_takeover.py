@@ -161,7 +161,8 @@ def test_data_that_is_old_needs_a_persons_word(lab: Lab, copy: str) -> None:
                 "alice to fence bob",
                 every=2,
             )
-            product.refused(bob, "xenhelper takeover web1 --peer-is-dead", "alice isn't dead", status=3)
+            word = "--peer-is-dead --accept-data-as-of 2020-01-01T00:00:00Z"
+            product.refused(bob, f"xenhelper takeover web1 {word}", "alice isn't dead", status=3)
         guest.wait_progress(120)
         time.sleep(20)  # the age of bob's copy
         handlers = _handler_seconds(alice)
