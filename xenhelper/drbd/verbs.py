@@ -143,7 +143,8 @@ def generation(minor: int, timeout: float = 4.0) -> "tuple[int, int]":
 def lineage(minor: int) -> "tuple[int, int, bool]":
     """As :func:`generation`, and whether this host died as Primary and hasn't met its peer
     since: its disk may have writes that never left it, under the same generation (flags 3
-    and 7 of ``drbdsetup show-gi``, for a disk that is Secondary now)."""
+    and 7 of ``drbdsetup show-gi``, for a disk that is Secondary now). To be asked of one that
+    is apart: connected again, the flag lasts until the next change of state (drbd_state.c)."""
     text = _show_gi(minor)
     return *parse_generation(text), parse_was_primary(text)
 
