@@ -113,6 +113,14 @@ def _up(vm: str, record: "dict[str, str]") -> bool:
             )
         if state.role == "Primary":
             _refuse_running(vm)
+        if state.disk in ("Outdated", "Inconsistent", "Diskless", "Failed"):
+            # each disk's script refuses that, too (hotplug.decide), but another disk's may have
+            # promoted and made the other host step back from it by then
+            raise Refused(
+                f"{vm}: {name}: this host's copy is {state.disk}",
+                f"start it on {resource['peer']}, or wait for a resync (see `xenhelper status {vm}`); if "
+                f"{resource['peer']} is lost: `xenhelper takeover {vm}`",
+            )
     return True
 
 

@@ -225,6 +225,8 @@ def test_a_copy_that_isnt_whole_is_nobodys_start(lab: Lab) -> None:
         every=2,
     )
     product.refused(bob, "xl create /etc/xen/web1.cfg", "web1-xvda: this host's copy is Inconsistent")
+    log = alice.run("journalctl -q -t xenhelper --no-pager -o cat -n 50").out
+    assert "outdated here" not in log, "the refused start has cost alice the other disk"
     alice.run("xl create /etc/xen/web1.cfg", timeout=300)
     guest.wait_progress(180)
     acked = {disk: report.acked for disk, report in guest.status().items()}
