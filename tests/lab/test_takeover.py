@@ -168,7 +168,9 @@ def test_data_that_is_old_needs_a_persons_word(lab: Lab, copy: str) -> None:
         handlers = _handler_seconds(alice)
         alice.power_off()
         told = witness.acknowledged()
-    assert len(handlers) == 2 and max(handlers) < 5 * settle.SLOWNESS, handlers
+    # 5 s by their own clocks (tests/unit/test_fence_time.py); before these run two Pythons have
+    # started at once on an emulated processor that a second lab may be slowing down
+    assert len(handlers) == 2 and max(handlers) < 10 * settle.SLOWNESS, handlers
     lab.heal()
     command = "xenhelper takeover web1 --peer-is-dead"
     why = "is Outdated" if copy == "outdated" else "older than the limit"
@@ -218,8 +220,8 @@ def test_a_copy_that_isnt_whole_is_nobodys_start(lab: Lab) -> None:
     bob.run("drbdadm invalidate web1-xvda")
     product.wait_until(lambda: "ds:Inconsistent/UpToDate" in bob.read("/proc/drbd"), 60, "the resync")
     alice.run("xl destroy web1", timeout=120)
-    product.wait_until(  # behind the resync's blocks
-        lambda: set(product.roles(alice).values()) <= {"Secondary/Secondary", "Secondary/Unknown"},
+    product.wait_until(  # behind the resync's blocks, and bob hears of it behind them, too
+        lambda: not any("Primary" in role for host in lab.hosts for role in product.roles(host).values()),
         settle.PROMISED * settle.SLOWNESS,
         "the demotion",
         every=2,

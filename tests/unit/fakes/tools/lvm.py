@@ -41,9 +41,11 @@ def lvs(args: list[str]) -> None:
     rows: list[dict[str, str]] = []
     for name, item in state["volumes"].items():
         group, volume = name.split("/")
-        kind = "V" if item.get("pool") else "t" if item.get("chunk") else "-"
+        kind = "V" if item.get("pool") else "t" if item.get("chunk") else "s" if item.get("of") else "-"
+        if kind == "-" and any(other.get("of") == name for other in state["volumes"].values()):
+            kind = "o"
         pool = state["volumes"].get(f"{group}/{item['pool']}") if item.get("pool") else item
-        last = "tz--" if pool.get("zeroes") else "t---" if kind != "-" else "----"
+        last = "tz--" if pool.get("zeroes") else "t---" if kind in "Vt" else "----"
         attr = f"{kind}wi-a{'o' if item.get('open') else '-'}{last}"
         rows.append(
             {
@@ -66,7 +68,7 @@ def vgs(args: list[str]) -> None:
 
 def lvcreate(args: list[str]) -> None:
     state, group = lvm(), args[-1]
-    thin: dict[str, Any] = {}
+    thin: dict[str, Any] = {}  # or which volume it is a snapshot of
     if args[:2] == ["--yes", "--snapshot"]:
         if group not in state["volumes"]:
             die(f'Failed to find logical volume "{group}"')
@@ -75,6 +77,8 @@ def lvcreate(args: list[str]) -> None:
             assert "--size" not in args and args[args.index("--setactivationskip") + 1] == "n", args
             thin = {"pool": origin["pool"], "used": 0}
             args = ["--size", f"{origin['size']}b", *args]
+        else:
+            thin = {"of": group}
         group = group.split("/")[0]
     elif args[1] == "--virtualsize":
         assert args[0] == "--yes" and args[3] == "--thinpool" and "--size" not in args, args
@@ -92,7 +96,7 @@ def lvcreate(args: list[str]) -> None:
         die(f'Volume group "{group}" not found')
     if name in state["volumes"]:
         die(f'Logical Volume "{name}" already exists')
-    if size > free(state, group) and not thin:
+    if size > free(state, group) and not thin.get("pool"):
         die(f'Volume group "{group}" has insufficient free space')
     state["volumes"][name] = {"size": size, "tags": tags, **thin}
     save(f"{HOST}.lvm.json", state)
