@@ -18,6 +18,9 @@ from xenhelper.xen.xenstore import Xenstore, XenstoreError
 
 _BLKFLSBUF = 0x1261  # linux/fs.h
 _BUDGET = 30.0  # seconds for a whole add or remove
+_HANDSHAKE = 10.0
+# a connection that comes or goes at this moment
+_PASSING = ("Connecting", "Unconnected", "WFReportParams", "NetworkFailure", "BrokenPipe")
 _ONLINE = "see `xenhelper status`"
 # who becomes the parent of a process whose own is dead (init, PR_SET_CHILD_SUBREAPER)
 _MANAGERS = ("systemd", "init", "")
@@ -245,7 +248,7 @@ def _up(disk: Disk) -> events.Resource:
 
 def _promote(disk: Disk, resource: events.Resource, deadline: float) -> events.Resource:
     """Become Primary as decide() allows, and look again. Demotes and raises if it wasn't right."""
-    if resource.connection in ("Connecting", "Unconnected", "WFReportParams", "NetworkFailure", "BrokenPipe"):
+    if resource.connection in _PASSING or _shaking_hands(resource):
         resource = _settle(disk, resource)
     permit = False
     if resource.connected:
@@ -306,11 +309,20 @@ def _still_right(how: str, after: events.Resource) -> bool:
     return after.peer_disk in events.OUTDATED_OR_WORSE
 
 
+def _shaking_hands(resource: events.Resource) -> bool:
+    """Connected and nothing known of each other yet; over a busy link that takes seconds."""
+    return resource.connected and resource.peer_role == "Unknown"
+
+
 def _settle(disk: Disk, resource: events.Resource) -> events.Resource:
-    """A link that has just come up (boot, a blip) gets a moment to say so."""
-    deadline = time.monotonic() + 2.0
-    while time.monotonic() < deadline and not resource.connected:
-        if resource.peer_disk in events.OUTDATED_OR_WORSE and resource.disk == events.UP_TO_DATE:
+    """A link that has just come up (boot, a blip) gets a moment to say so, and one that both
+    ends are at gets the time that it takes."""
+    begun = time.monotonic()
+    while time.monotonic() - begun < (_HANDSHAKE if resource.connected else 2.0):
+        if resource.connected:
+            if not _shaking_hands(resource):
+                break
+        elif resource.peer_disk in events.OUTDATED_OR_WORSE and resource.disk == events.UP_TO_DATE:
             break  # a known dead or outdated peer: nothing to wait for
         time.sleep(0.2)
         resource = events.one(disk.resource) or resource

@@ -114,3 +114,32 @@ def test_a_look_that_gets_no_answer_is_taken_again(monkeypatch: pytest.MonkeyPat
     answers[:] = [CommandFailed(["drbdsetup"], 20, "no", 6.0), healthy()]
     with pytest.raises(CommandFailed):
         hotplug._look("web1-xvda")
+
+
+@pytest.mark.parametrize(
+    ("seen", "seconds", "role"),
+    [
+        ([("Connected", "Unknown")] * 30 + [("Connected", "Secondary")], 6.0, "Secondary"),
+        (
+            [("Connecting", "Unknown")] * 5 + [("Connected", "Unknown")] * 20 + [("Connected", "Primary")],
+            5.0,
+            "Primary",
+        ),
+        ([("Connected", "Unknown")] * 10 + [("Connecting", "Unknown")] * 90, 2.0, "Unknown"),  # it broke off
+        ([("Connected", "Unknown")] * 99, 10.0, "Unknown"),
+        ([("Connecting", "Unknown")] * 99, 2.0, "Unknown"),
+    ],
+)
+def test_who_shakes_hands_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, seen: list[tuple[str, str]], seconds: float, role: str
+) -> None:
+    """In the lab a link that a resync filled took six seconds for it, and a start was refused."""
+    clock = [0.0]
+    looks = iter([resource(connection=connection, peer_role=peer) for connection, peer in seen])
+    monkeypatch.setattr(hotplug.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(hotplug.time, "sleep", lambda pause: clock.__setitem__(0, clock[0] + pause))
+    monkeypatch.setattr(hotplug.events, "one", lambda name: next(looks))
+    disk = hotplug.Disk.__new__(hotplug.Disk)
+    disk.resource = "web1-xvda"
+    settled = hotplug._settle(disk, next(looks))
+    assert settled.peer_role == role and clock[0] == pytest.approx(seconds, abs=0.3)
