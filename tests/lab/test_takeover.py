@@ -27,8 +27,13 @@ def _fence(bob: Host, body: str) -> None:
 
 
 def _noticed(*hosts: Host) -> None:
+    """Every connection is lost, one in the middle of a resync, too."""
     product.wait_until(
-        lambda: all("cs:Connected" not in host.read("/proc/drbd") for host in hosts), 120, "the loss"
+        lambda: all(
+            not re.search(r" cs:(?!WFConnection|StandAlone)", host.read("/proc/drbd")) for host in hosts
+        ),
+        120,
+        "the loss",
     )
 
 
