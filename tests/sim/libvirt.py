@@ -143,12 +143,15 @@ def _gone(process: Process, domain: VirtDomain) -> None:
 def destroy(process: Process, domain: VirtDomain) -> None:
     """virsh destroy, or the guest's own end: domain, then the hook."""
     host = domain.host
-    host.jobs.setdefault(domain.name, domain.world.loop.now)
+    mine = domain.name not in host.jobs  # else it is a part of that job, which goes on
+    if mine:
+        host.jobs[domain.name] = domain.world.loop.now
     try:
         _gone(process, domain)
         hook(process, domain.name, domain.uuid, "release")
     finally:
-        host.jobs.pop(domain.name, None)
+        if mine:
+            host.jobs.pop(domain.name, None)
 
 
 def start(process: Process, vm: str) -> int:
