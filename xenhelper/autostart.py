@@ -9,7 +9,7 @@ other host now is refused there, and the other host is told, should it have boot
 import os
 import time
 
-from xenhelper import handed, insync, log, names, paths, statefile, virt
+from xenhelper import handed, insync, intents, log, names, paths, statefile, virt
 from xenhelper.errors import PeerFailed, PeerUnreachable, Refused, XenhelperError
 from xenhelper.run import ENV, run
 from xenhelper.xen import domains
@@ -205,6 +205,8 @@ def _one(vm: str, dry_run: bool) -> str:
     mark, record = statefile.read(_mark(vm)), statefile.read(f"{paths.VMS}/{vm}")
     if mark is None:
         return ""
+    if intents.is_locked(vm):
+        return ""  # a hook of libvirt's, say, that is at its start still, with no domain yet
     here = domains.find(vm)
     if any(_coming_or_going(domain) for domain in here):
         return ""  # being created or destroyed, or its xl died: the next look shows which
