@@ -17,6 +17,7 @@ from xenhelper import (
     handed,
     hotplug,
     insync,
+    intents,
     paths,
     restore,
     statefile,
@@ -238,6 +239,18 @@ def test_what_a_person_started_and_stopped_meanwhile_stays_stopped(host: Host) -
     now = time.time()
     statefile.write(f"{paths.VMS}/web1", {"vm": "web1", "peer": "bob", **times(now - 100, now)})
     assert autostart.start_wanted() == [] and host.programs == [] and autostart.wanted() == []
+
+
+def test_who_is_at_its_start_is_left_alone(host: Host) -> None:
+    """A hook of libvirt's has given out one disk and waits for the next; there is no domain yet,
+    and the record looks as if it had run."""
+    autostart.want("web1", "/c")
+    host.answers["last-ran"] = there()
+    statefile.write(f"{paths.VMS}/web1", {"vm": "web1", "peer": "bob", **times(time.time())})
+    at_work = intents.lock("web1", who="libvirt's start")
+    assert autostart.start_wanted() == [] and autostart.wanted() == ["web1"] and host.asked == []
+    os.close(at_work)
+    assert autostart.start_wanted() == [] and autostart.wanted() == []
 
 
 def test_xendomains_is_known_by_its_parent() -> None:
