@@ -78,10 +78,14 @@ def decide(
         return RUNS, f"it runs on {peer} (as {running[0]})"
     theirs = {key: str(there.get(key, "")) for key in ("ran_at", "let_go_at")}
     # the newer record knows; a migration's source notes where it went when it lets go
-    if active_at(theirs) > active_at(here):
-        last = str(there.get("last_ran", "")) or peer
+    mine, other = here.get("last_ran", ""), str(there.get("last_ran", ""))
+    if active_at(theirs) == active_at(here):
+        # of one second, or neither ever: both hosts must come to the same
+        last = min(filter(None, (mine, other)), default=host)
+    elif active_at(theirs) > active_at(here):
+        last = other or peer
     else:
-        last = here.get("last_ran", "") or host
+        last = mine or host
     return (HERE, "") if last == host else (THERE, f"it last ran on {last}")
 
 

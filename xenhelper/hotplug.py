@@ -18,6 +18,8 @@ from xenhelper.xen.xenstore import Xenstore, XenstoreError
 
 _BLKFLSBUF = 0x1261  # linux/fs.h
 _BUDGET = 30.0  # seconds for a whole add or remove
+# of it for stepping down first: DRBD may need 15 to notice a peer that has just died (stepdown.py)
+_STEP_DOWN = 20.0
 _HANDSHAKE = 10.0
 # a connection that comes or goes at this moment
 _PASSING = ("Connecting", "Unconnected", "WFReportParams", "NetworkFailure", "BrokenPipe")
@@ -194,7 +196,7 @@ def add(disk: Disk) -> None:
             # left by a `remove` that never ran; the other host may be Primary by now, too
             from xenhelper import stepdown
 
-            stepdown.step_down(disk.resource, disk.peer, _ran_here(disk), 8.0)
+            stepdown.step_down(disk.resource, disk.peer, _ran_here(disk), _STEP_DOWN)
             resource = _up(disk)
         resource = _promote(disk, resource, deadline)
         try:

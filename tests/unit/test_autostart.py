@@ -61,6 +61,9 @@ def there(**more: Any) -> dict[str, object]:
         (times(T, T + 9), None, autostart.HERE),  # the block script asks again
         (times(T, last_ran="bob"), None, autostart.UNKNOWN),
         ({"last_ran": "bob"}, there(), autostart.THERE),
+        # both let go within one second, and each had only heard of the other: no ping-pong
+        (times(T, T + 9, last_ran="bob"), there(**times(T, T + 9, last_ran="alice")), autostart.HERE),
+        (times(T, T + 9, last_ran="alice"), there(**times(T, T + 9, last_ran="bob")), autostart.HERE),
         ({}, None, autostart.HERE),
     ],
 )
