@@ -1,12 +1,13 @@
 """One schedule played in its world: what each of its steps does there."""
 
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from tests.sim import ending
 from tests.sim.end import PRIMARY, UPTODATE
 from tests.sim.generate import FAULTS, Step
-from tests.sim.kernel import Process
+from tests.sim.kernel import Killed, Process
 from tests.sim.promises import Broken
 from tests.sim.world import HOSTS, Host, World
 from xenhelper import paths
@@ -247,6 +248,11 @@ class Run:
         promises = self.world.promises
         names = [end.pair.name for end in ends]
 
+        def accepted(permitted: "Iterable[bool]") -> None:
+            if all(permitted):
+                promises.accepted.update(names)
+                promises.ever_accepted.update(names)
+
         def go() -> int:
             try:
                 from xenhelper import insync, takeover
@@ -262,8 +268,12 @@ class Run:
                 except XenhelperError as error:
                     self.world.trace(host, f"takeover: {error}")
                     return 3
-            promises.accepted.update(names)
-            promises.ever_accepted.update(names)
+                except Killed:
+                    # the word was given; once the intent is gone nothing undoes what it permitted
+                    if f"{paths.INTENTS}/takeover-{vm}" not in host.files.live:
+                        accepted(f"{paths.PERMITS}/{name}" in host.files.live for name in names)
+                    raise
+            accepted([True])
             return 0
 
         process = self.world.product(host, "takeover", go)
