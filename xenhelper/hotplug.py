@@ -196,7 +196,8 @@ def add(disk: Disk) -> None:
             # left by a `remove` that never ran; the other host may be Primary by now, too
             from xenhelper import stepdown
 
-            stepdown.step_down(disk.resource, disk.peer, _ran_here(disk), _STEP_DOWN)
+            left = deadline - 8.0 - time.monotonic()
+            stepdown.step_down(disk.resource, disk.peer, _ran_here(disk), min(_STEP_DOWN, left))
             resource = _up(disk)
         resource = _promote(disk, resource, deadline)
         try:
