@@ -252,7 +252,7 @@ def _up(disk: Disk) -> events.Resource:
 def _promote(disk: Disk, resource: events.Resource, deadline: float) -> events.Resource:
     """Become Primary as decide() allows, and look again. Demotes and raises if it wasn't right."""
     if resource.connection in _PASSING or _shaking_hands(resource):
-        resource = _settle(disk, resource)
+        resource = _settle(disk, resource, deadline - 8.0)
     permit = False
     if resource.connected:
         met(disk.resource)
@@ -317,11 +317,11 @@ def _shaking_hands(resource: events.Resource) -> bool:
     return resource.connected and resource.peer_role == "Unknown"
 
 
-def _settle(disk: Disk, resource: events.Resource) -> events.Resource:
+def _settle(disk: Disk, resource: events.Resource, deadline: float) -> events.Resource:
     """A link that has just come up (boot, a blip) gets a moment to say so, and one that both
     ends are at gets the time that it takes."""
     begun = time.monotonic()
-    while time.monotonic() - begun < (_HANDSHAKE if resource.connected else 2.0):
+    while time.monotonic() < min(deadline, begun + (_HANDSHAKE if resource.connected else 2.0)):
         if resource.connected:
             if not _shaking_hands(resource):
                 break

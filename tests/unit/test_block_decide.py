@@ -141,5 +141,16 @@ def test_who_shakes_hands_is_waited_for(
     monkeypatch.setattr(hotplug.events, "one", lambda name: next(looks))
     disk = hotplug.Disk.__new__(hotplug.Disk)
     disk.resource = "web1-xvda"
-    settled = hotplug._settle(disk, next(looks))
+    settled = hotplug._settle(disk, next(looks), 99.0)
     assert settled.peer_role == role and clock[0] == pytest.approx(seconds, abs=0.3)
+
+
+def test_a_handshake_is_waited_for_within_the_scripts_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [20.0]
+    monkeypatch.setattr(hotplug.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(hotplug.time, "sleep", lambda pause: clock.__setitem__(0, clock[0] + pause))
+    waits = resource(connection="Connected", peer_role="Unknown")
+    monkeypatch.setattr(hotplug.events, "one", lambda name: waits)
+    disk = hotplug.Disk.__new__(hotplug.Disk)
+    disk.resource = "web1-xvda"
+    assert hotplug._settle(disk, waits, 22.0) is waits and clock[0] == pytest.approx(22.0, abs=0.3)
