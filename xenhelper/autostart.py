@@ -79,13 +79,11 @@ def decide(
     theirs = {key: str(there.get(key, "")) for key in ("ran_at", "let_go_at")}
     # the newer record knows; a migration's source notes where it went when it lets go
     mine, other = here.get("last_ran", ""), str(there.get("last_ran", ""))
-    if active_at(theirs) == active_at(here):
-        # of one second, or neither ever: both hosts must come to the same
+    newer = active_at(theirs) - active_at(here)
+    if newer:
+        last = (other or peer) if newer > 0 else (mine or host)
+    else:  # of one second, or neither ever: both hosts must come to the same
         last = min(filter(None, (mine, other)), default=host)
-    elif active_at(theirs) > active_at(here):
-        last = other or peer
-    else:
-        last = mine or host
     return (HERE, "") if last == host else (THERE, f"it last ran on {last}")
 
 

@@ -93,15 +93,16 @@ def _moving(name: str, vm: str) -> bool:
 
 def _ask(name: str, minor: int, peer: str, deadline: float) -> None:
     """``deadline``: on the monotonic clock, in seconds."""
+    generation = verbs.generation(minor, max(_LEAST, deadline - _LEAST - time.monotonic()))
+    _tell(name, generation, peer, min(_ANSWER, max(_LEAST, deadline - time.monotonic())))
+
+
+def _tell(name: str, generation: "tuple[int, int]", peer: str, timeout: float) -> None:
     from xenhelper.peer import client
 
-    current, bitmap = verbs.generation(minor, max(_LEAST, deadline - _LEAST - time.monotonic()))
-    client.ask(
-        peer,
-        "outdate",
-        {"resource": name, "current": f"{current:016x}", "bitmap": f"{bitmap:016x}"},
-        timeout=min(_ANSWER, max(_LEAST, deadline - time.monotonic())),
-    )
+    current, bitmap = (f"{uuid:016x}" for uuid in generation)
+    args: "dict[str, object]" = {"resource": name, "current": current, "bitmap": bitmap}
+    client.ask(peer, "outdate", args, timeout=timeout)
 
 
 def ask_outdate(name: str, minor: int, peer: str) -> None:
@@ -122,20 +123,22 @@ def again(records: "list[dict[str, str]]", running: "set[str]") -> None:
     from xenhelper.stepdown import window_open
 
     states = proc.read()[1]
-    changed = {intent.get("vm") for intent in intents.all_open()}  # it may be apart on purpose
+    # a VM that is being changed may be apart on purpose
+    alone = running - {intent.get("vm", "") for intent in intents.all_open()}
     silent: "set[str]" = set()
     for record in records:
         name, peer, minor = record["resource"], record.get("peer", ""), record.get("minor", "")
         state = states.get(int(minor)) if minor.isdecimal() else None
         if state is None or state.role != events.PRIMARY or state.disk != events.UP_TO_DATE or state.talks:
             continue
-        if state.peer_disk != "DUnknown" or record["vm"] not in running - changed or peer in silent:
+        if state.peer_disk != "DUnknown" or record["vm"] not in alone or peer in silent:
             continue
         if intents.is_locked(record["vm"]):
             continue
         try:
-            if verbs.generation(int(minor))[1] and not window_open(name, record["vm"]):
-                ask_outdate(name, int(minor), peer)
+            generation = verbs.generation(int(minor))
+            if generation[1] and not window_open(name, record["vm"]):
+                _tell(name, generation, peer, _ANSWER)
         except PeerUnreachable:
             silent.add(peer)
         except XenhelperError:

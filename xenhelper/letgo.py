@@ -42,7 +42,7 @@ def remove(disk: hotplug.Disk, wait: float = 10.0, seconds: float = 22.0) -> Non
             return  # a migration that failed: it never ran here, and the other host's word counts
         # a migration's source lets go after its destination began: the VM is over there now.
         # Its destination may let go before the reconciler has noted that it ran here.
-        last = disk.peer if disk.away and disk.peer else disk.record.get("host", "") if ran else ""
+        last = disk.peer if disk.away else ran and disk.record.get("host", "")
         hotplug.note(disk, let_go_at=hotplug.now(), **({"last_ran": last} if last else {}))
         handed.forget(disk.vm)
     finally:

@@ -253,6 +253,15 @@ def test_a_copy_that_isnt_whole_is_nobodys_start(lab: Lab) -> None:
     product.assert_no_wrong_block(guest, *lab.hosts)
 
 
+def _taken_over(bob: Host) -> Guest:
+    """web1 goes on there, on a person's word."""
+    bob.run("xenhelper takeover web1 --peer-is-dead", timeout=120)
+    bob.run("xl create /etc/xen/web1.cfg", timeout=300)
+    moved = Guest(bob, "web1")
+    moved.wait_writing(disks=2)
+    return moved
+
+
 def test_a_host_that_dies_without_a_write(lab: Lab) -> None:
     """Nothing is lost, and its return is no split brain: DRBD has the same generation on both."""
     alice, bob = lab.hosts
@@ -265,10 +274,7 @@ def test_a_host_that_dies_without_a_write(lab: Lab) -> None:
     told = {disk: report.acked for disk, report in guest.status().items()}
     alice.power_off()
     _noticed(bob)
-    bob.run("xenhelper takeover web1 --peer-is-dead", timeout=120)
-    bob.run("xl create /etc/xen/web1.cfg", timeout=300)
-    moved = guest.on(bob)
-    moved.wait_writing(disks=2)
+    moved = _taken_over(bob)
     assert missing(told, moved.boots()) == {} and all(boot.holes == 0 for boot in moved.boots())
     faults.restore(lab)
     rest = settle.wait(lab, "web1", minors)
@@ -294,10 +300,7 @@ def test_writes_in_flight_are_what_a_hosts_death_loses(lab: Lab) -> None:
         told = witness.acknowledged()
     _noticed(bob)
     lab.unshape()
-    bob.run("xenhelper takeover web1 --peer-is-dead", timeout=120)
-    bob.run("xl create /etc/xen/web1.cfg", timeout=300)
-    moved = guest.on(bob)
-    moved.wait_writing(disks=2)
+    moved = _taken_over(bob)
     lost = missing(told, moved.boots())
     figures.note("host died with writes in flight", lost_at_a=lost)
     assert set(lost) == {"xvda", "xvdb"}, "the case is about losing some"
