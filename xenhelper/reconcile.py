@@ -7,6 +7,7 @@ runs). Does by itself what is safe; says what only a person can decide, with com
 import os
 
 from xenhelper import (
+    dead,
     fence,
     halfopen,
     handed,
@@ -418,7 +419,7 @@ def _met(record: "dict[str, str]", state: events.Resource) -> None:
     """Both sides talk: what was noted for the time without the peer has had its day."""
     name = record["resource"]
     permits.revoke(name)
-    statefile.remove(f"{paths.RUN}/dead/{record['peer']}")
+    dead.heard(record["peer"])
     if os.path.exists(f"{paths.STATE}/split_brain/{name}"):
         splitbrain.clear(name)
     if os.path.exists(f"{paths.STATE}/ceded/{name}"):

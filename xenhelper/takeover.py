@@ -16,6 +16,7 @@ from xenhelper import (
     alerts,
     ceded,
     config,
+    dead,
     insync,
     intents,
     log,
@@ -226,22 +227,18 @@ def _stake(peer: str, actions: dict[str, list[tuple[Copy, str]]], now: float, sa
             say(f"  {copy.resource}: {disk}, last in sync {when(copy.as_of, now)}{more}")
 
 
-def _dead(peer: str) -> str:
-    return f"{paths.RUN}/dead/{peer}"
-
-
 def _prove(peer: config.Peer, peer_is_dead: bool, dry_run: bool, say: Say) -> None:
     """Raises Refused unless the peer is dead by proof or word, and shows no sign of life."""
     from xenhelper import alive
 
     sign = alive.sign_of_life(peer)
     if sign:
-        statefile.remove(_dead(peer.name))
+        dead.heard(peer.name)
         raise Refused(
             f"{peer.name} isn't dead: {sign}",
             f"move its VMs from there with `xl migrate`, or switch {peer.name} off first",
         )
-    if statefile.read(_dead(peer.name)) is not None:
+    if dead.holds(peer.name):
         return  # proven or stated earlier, and it hasn't returned since
     if peer.fence_command and not peer_is_dead:
         if dry_run:
@@ -267,7 +264,7 @@ def _prove(peer: config.Peer, peer_is_dead: bool, dry_run: bool, say: Say) -> No
             f"switch {peer.name} off, then add --peer-is-dead; or configure fence_command",
         )
     if not dry_run:
-        statefile.write(_dead(peer.name), {"peer": peer.name, "why": why, "at": insync.stamp(time.time())})
+        dead.note(peer.name, why)
         log.event("takeover", f"{peer.name} is dead by {why}", log.WARNING, peer=peer.name)
 
 
@@ -293,6 +290,8 @@ def _take(vm: str, peer: str, todo: list[tuple[Copy, str]]) -> None:
                 resource=copy.resource,
                 intent=f"takeover-{vm}",
             )
+        if not dead.holds(peer):
+            _back(vm, peer, todo)
         intents.remove("takeover", vm)
     finally:
         os.close(fd)
@@ -305,6 +304,15 @@ def _take(vm: str, peer: str, todo: list[tuple[Copy, str]]) -> None:
             f"when {peer} is back both resync by themselves: `xenhelper status {vm}`",
             vm=vm,
         )
+
+
+def _back(vm: str, peer: str, todo: list[tuple[Copy, str]]) -> None:
+    """The peer was heard of while it was being permitted, and who heard may have looked before."""
+    for copy, action in todo:
+        if action != NOTHING:
+            permits.revoke(copy.resource)
+    intents.remove("takeover", vm)
+    raise Refused(f"{vm} isn't taken over: {peer} has just come back", f"`xenhelper status {vm}`")
 
 
 def undo(vm: str) -> None:

@@ -253,6 +253,40 @@ def test_a_copy_that_isnt_whole_is_nobodys_start(lab: Lab) -> None:
     product.assert_no_wrong_block(guest, *lab.hosts)
 
 
+def test_a_word_of_the_dead_host_ends_what_wasnt_started(lab: Lab) -> None:
+    """alice returns with the second path alone: bob may not start web1 on its old permit then,
+    not even once that path is lost again; alice may, with bob's consent."""
+    alice, bob = lab.hosts
+    faults.autostart(lab)
+    minors = {name: product.minor(alice, name) for name in RESOURCES}
+    guest = Guest(alice, "web1")
+    guest.wait_progress()
+    seen = guest.boots()
+    alice.power_off()
+    _noticed(bob)
+    bob.run("xenhelper takeover web1 --peer-is-dead", timeout=120)
+    assert bob.out("ls /run/xenhelper/permits").split() == RESOURCES
+    assert "web1 was taken over" in bob.run("xenhelper alert").out
+    lab.cut_link()
+    alice.power_on()
+    product.wait_until(lambda: bob.out("ls /run/xenhelper/dead") == "", 120, "bob to hear of alice")
+    assert bob.out("ls /run/xenhelper/permits") == ""
+    assert "web1 was taken over" not in bob.run("xenhelper alert").out
+    log = bob.run("journalctl -q -t xenhelper --no-pager -o cat -n 50").out
+    assert "web1: alice is back, so it may not start here without alice any more" in log
+    product.refused(bob, "xl create /etc/xen/web1.cfg", "web1-xvda")
+    product.wait_until(lambda: product.runs_on(lab, "web1") == ["alice"], 300, "alice to start it", every=3)
+    guest.wait_writing(disks=2)
+    lab.cut_second_path()
+    product.refused(bob, "xl create /etc/xen/web1.cfg", "web1-xvda")
+    faults.restore(lab)
+    rest = settle.wait(lab, "web1", minors)
+    assert rest.wrong == [] and rest.where == ["alice"], rest
+    assert all(boot.holes == 0 for boot in since(seen, guest.boots()))
+    guest.wait_progress(120)
+    product.assert_no_wrong_block(guest, *lab.hosts)
+
+
 def _taken_over(bob: Host) -> Guest:
     """web1 goes on there, on a person's word."""
     bob.run("xenhelper takeover web1 --peer-is-dead", timeout=120)

@@ -96,6 +96,8 @@ class Pair:
             end.discard = False
             end.peer_role = end.peer.role
         self.world.trace(one.host, f"drbd {self.name}: connected ({verdict}, {why})")
+        for end in self.ends:
+            self.world.watcher(end)
         if verdict == 0:
             for end in self.ends:
                 end.crashed = False

@@ -24,7 +24,7 @@ MODULES = (
     "peer.messages", "peer.verbs", "peer.oneshot", "insync", "splitbrain", "ceded", "autostart",
     "restore", "takeover", "recover", "stepdown", "alive", "drbdevent", "vmfile", "peer.about", "crash",
     "lease", "halfopen", "handed", "alerts", "alerts.store", "leftover", "counters", "moved", "shelf",
-    "oldcopy", "virt", "virt.devices", "virt.definition", "virt.hook", "virt.moving", "virt.source",
+    "oldcopy", "dead", "virt", "virt.devices", "virt.definition", "virt.hook", "virt.moving", "virt.source",
     "virt.hold", "virt.saved", "virt.settle", "virt.api",
 )  # fmt: skip
 # modules that keep the real thing: the ports' own insides
@@ -91,6 +91,7 @@ def sim_run(
 
 def sim_ask(peer: str, verb: str, args: "dict[str, object]", timeout: float = 10.0) -> "dict[str, object]":
     """client.ask: the real function of the verb, as a process of the other host."""
+    from xenhelper import dead
     from xenhelper.peer import messages, verbs
 
     process = me()
@@ -111,6 +112,7 @@ def sim_ask(peer: str, verb: str, args: "dict[str, object]", timeout: float = 10
     sent = json.loads(json.dumps(args))
 
     def serve() -> int:
+        dead.heard(process.host.name)
         try:
             answer = function(process.host.name, messages.check(verb, sent, schema))
             server.answer = {"ok": json.loads(json.dumps(answer))}  # type: ignore[attr-defined]
@@ -132,6 +134,7 @@ def sim_ask(peer: str, verb: str, args: "dict[str, object]", timeout: float = 10
             process.block(max(0.0, deadline - here.W.loop.now))
         raise PeerUnreachable(f"{peer} gave no answer in time over the management path")
     process.block(0.002)
+    dead.heard(peer)
     return messages.result(peer, answer)
 
 

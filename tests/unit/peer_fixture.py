@@ -61,9 +61,11 @@ def command(peer: str = "alice") -> list[str]:
 
 if __name__ == "__main__":
     import xenhelper
+    from xenhelper import paths
     from xenhelper.peer import server, verbs
 
     verbs.VERBS.update({key: ("tests.unit.peer_fixture", f, s) for key, (_, f, s) in VERBS.items()})
     if "FAKE_CODE" in os.environ:
         xenhelper.__file__ = os.environ["FAKE_CODE"]
+    paths.RUN = os.environ.get("FAKE_RUN", paths.RUN)
     server.main(sys.argv)

@@ -1,12 +1,17 @@
-"""When disks were last in sync: the times as they stand in records."""
+"""When disks were last in sync: the times as they stand in records, and what the watcher notes."""
 
 import calendar
 import random
 import time
+from pathlib import Path
 
 import pytest
 
-from xenhelper import insync
+from xenhelper import insync, paths
+from xenhelper.drbd import proc
+from xenhelper.drbd.proc import State
+
+NOW = 1_700_000_000.0
 
 
 def test_a_stamp_is_read_back_to_the_second() -> None:
@@ -28,3 +33,37 @@ def test_a_stamp_is_read_back_to_the_second() -> None:
 )  # fmt: skip
 def test_what_is_no_time_is_none(text: str) -> None:
     assert insync.seconds(text) is None
+
+
+def test_the_watcher_notes_the_last_moment_in_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less the time that DRBD needs to notice a dead link."""
+    monkeypatch.setattr(paths, "STATE", str(tmp_path))
+    records = {"web1-xvda": {"minor": "1000"}}
+    tracker = insync.Tracker()
+    well = {1000: State("Connected", "Primary/Secondary", "UpToDate/UpToDate")}
+    syncing = {1000: State("SyncTarget", "Secondary/Primary", "Inconsistent/UpToDate")}
+    alone = {1000: State("WFConnection", "Primary/Unknown", "UpToDate/DUnknown")}
+    for at in range(0, 63, 4):
+        tracker.tick(well, records, NOW + at)
+    assert insync.last("web1-xvda") == NOW + 60 - 15  # at once, then once a minute
+    tracker.tick(alone, records, NOW + 64)
+    tracker.tick({}, records, NOW + 68)
+    assert insync.last("web1-xvda") == NOW + 60 - 15
+    tracker.tick(well, records, NOW + 100)
+    tracker.tick(well, records, NOW + 112)
+    tracker.tick(syncing, records, NOW + 116)
+    assert insync.last("web1-xvda") == NOW + 112 - 15
+
+
+def test_a_real_proc_drbd_counts_as_in_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "STATE", str(tmp_path))
+    captured = Path(__file__).parent / "captured"
+    for name, expected in (
+        ("connected-idle", True),
+        ("disconnected-guest-writing", False),
+        ("syncing", False),
+    ):
+        text = (captured / f"proc-drbd-{name}-alice.txt").read_text()
+        tracker = insync.Tracker()
+        tracker.tick(proc.parse(text)[1], {name: {"minor": "1000"}}, NOW)
+        assert (insync.last(name) is not None) == expected, name

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit import peer_fixture
-from xenhelper import paths, run
+from xenhelper import dead, paths, run
 from xenhelper.errors import EXIT_REFUSED, PeerFailed, PeerUnreachable, UsageError, XenhelperError
 from xenhelper.peer import client, link, messages, oneshot
 
@@ -27,7 +27,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "RUN", str(tmp_path))
     code = tmp_path / "code.py"
     code.touch()
-    environment = dict(run.ENV, PYTHONPATH=str(REPOSITORY), FAKE_CODE=str(code))
+    environment = dict(run.ENV, PYTHONPATH=str(REPOSITORY), FAKE_CODE=str(code), FAKE_RUN=str(tmp_path))
     monkeypatch.setattr(run, "ENV", environment)
 
 
@@ -75,6 +75,26 @@ def start() -> Iterator[Start]:
     yield begin
     for stop in stops:
         stop()
+
+
+def _until(over: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not over() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert over()
+
+
+def test_whoever_speaks_isnt_dead(start: Start) -> None:
+    """A connection, from here or from there, ends what a takeover noted of the other end."""
+    for peer in ("alice", "bob"):
+        dead.note(peer, "an operator's word")
+    start(peer_fixture.command)  # the link speaks with bob, whose server takes it for alice
+    client.ask("bob", "echo", {"text": "x"})
+    assert not dead.holds("alice") and not dead.holds("bob")
+    for peer in ("alice", "bob"):
+        dead.note(peer, "an operator's word, once more")
+    client.ask("bob", "echo", {"text": "x"})
+    _until(lambda: not dead.holds("alice") and not dead.holds("bob"))
 
 
 def test_answers_share_one_resident_server(start: Start) -> None:

@@ -7,13 +7,24 @@ from typing import Any
 
 import pytest
 
-from xenhelper import alive, config, insync, intents, moved, paths, permits, reconcile, statefile, takeover
+from xenhelper import (
+    alerts,
+    alive,
+    config,
+    dead,
+    insync,
+    intents,
+    moved,
+    paths,
+    permits,
+    reconcile,
+    statefile,
+    takeover,
+)
 from xenhelper.cli import main
 from xenhelper.cli import takeover as command
-from xenhelper.drbd import events, proc, verbs
-from xenhelper.drbd.proc import State
-from xenhelper.errors import CommandFailed, PeerFailed, PeerUnreachable, Refused, UsageError
-from xenhelper.peer import client
+from xenhelper.drbd import events, verbs
+from xenhelper.errors import CommandFailed, Refused, UsageError
 from xenhelper.run import Result
 
 NOW = 1_700_000_000.0
@@ -156,6 +167,10 @@ def permitted() -> list[str]:
     return [name for name in ("web1-xvda", "web2-xvda") if permits.valid(name, 1000 + (name[3] == "2"))]
 
 
+def raised() -> list[str]:
+    return sorted(alert["key"] for alert in alerts.active() if alert["kind"] == "takeover")
+
+
 def fence(host: Host, *argv: str) -> None:
     settings = host.settings  # type: ignore[attr-defined]
     peer = replace(settings.peers["bob"], fence_command=argv)
@@ -207,9 +222,22 @@ def test_the_word_holds_for_later_vms_until_the_peer_returns(host: Host) -> None
     record = statefile.read(f"{paths.RESOURCES}/web1-xvda")
     assert record is not None
     reconcile._met(record, state)
-    assert permitted() == ["web2-xvda"]  # its own disk comes back in its own time
+    assert permitted() == [], "who is back with one disk lives, whatever becomes of the other's"
     with pytest.raises(Refused, match="nothing proves"):
         take("web2", dead=False)
+
+
+def test_a_peer_that_comes_back_while_it_is_taken_over(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    grant = permits.grant_takeover
+
+    def back(resource: str, minor: int) -> None:
+        dead.heard("bob")
+        grant(resource, minor)
+
+    monkeypatch.setattr(permits, "grant_takeover", back)
+    with pytest.raises(Refused, match="web1 isn't taken over: bob has just come back"):
+        take("web1")
+    assert permitted() == [] and intents.all_open() == [] and raised() == []
 
 
 @pytest.mark.parametrize("dead", [True, False])
@@ -296,66 +324,3 @@ def test_the_command_line(host: Host, capsys: pytest.CaptureFixture[str]) -> Non
     assert main.main(["takeover", "--all", "--peer-is-dead"]) == 0
     host.states["web2-xvda"].disk = "Diskless"
     assert main.main(["takeover", "--all", "--peer-is-dead"]) == 3
-
-
-def test_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
-    peer = config.Peer("bob", "192.0.2.2", "10.99.0.2", "10.99.0.1", {})
-
-    def silent(*_: object, **__: object) -> dict[str, object]:
-        raise PeerUnreachable("silent")
-
-    def refuses(*_: object, **__: object) -> dict[str, object]:
-        raise PeerFailed("unknown request")
-
-    monkeypatch.setattr(client, "ask", silent)
-    monkeypatch.setattr(alive, "_ping", lambda address: False)
-    monkeypatch.setattr(alive, "_listens", lambda address, port: False)
-    assert alive.sign_of_life(peer) == ""
-    monkeypatch.setattr(alive, "_listens", lambda address, port: address == "10.99.0.2")
-    assert "replication path" in alive.sign_of_life(peer)
-    monkeypatch.setattr(alive, "_ping", lambda address: address == "192.0.2.2")
-    assert "answers ping" in alive.sign_of_life(peer)
-    monkeypatch.setattr(client, "ask", refuses)
-    assert "management path" in alive.sign_of_life(peer)
-
-
-def test_a_ping_and_a_refusal_are_real_signs() -> None:
-    assert alive._ping("127.0.0.1")
-    assert alive._listens("127.0.0.1", 1)  # nobody there: the kernel says so
-
-
-# the age of data
-
-
-def test_the_watcher_notes_the_last_moment_in_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Less the time that DRBD needs to notice a dead link."""
-    monkeypatch.setattr(paths, "STATE", str(tmp_path))
-    records = {"web1-xvda": {"minor": "1000"}}
-    tracker = insync.Tracker()
-    well = {1000: State("Connected", "Primary/Secondary", "UpToDate/UpToDate")}
-    syncing = {1000: State("SyncTarget", "Secondary/Primary", "Inconsistent/UpToDate")}
-    alone = {1000: State("WFConnection", "Primary/Unknown", "UpToDate/DUnknown")}
-    for at in range(0, 63, 4):
-        tracker.tick(well, records, NOW + at)
-    assert insync.last("web1-xvda") == NOW + 60 - 15  # at once, then once a minute
-    tracker.tick(alone, records, NOW + 64)
-    tracker.tick({}, records, NOW + 68)
-    assert insync.last("web1-xvda") == NOW + 60 - 15
-    tracker.tick(well, records, NOW + 100)
-    tracker.tick(well, records, NOW + 112)
-    tracker.tick(syncing, records, NOW + 116)
-    assert insync.last("web1-xvda") == NOW + 112 - 15
-
-
-def test_a_real_proc_drbd_counts_as_in_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paths, "STATE", str(tmp_path))
-    captured = Path(__file__).parent / "captured"
-    for name, expected in (
-        ("connected-idle", True),
-        ("disconnected-guest-writing", False),
-        ("syncing", False),
-    ):
-        text = (captured / f"proc-drbd-{name}-alice.txt").read_text()
-        tracker = insync.Tracker()
-        tracker.tick(proc.parse(text)[1], {name: {"minor": "1000"}}, NOW)
-        assert (insync.last(name) is not None) == expected, name

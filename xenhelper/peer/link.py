@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from xenhelper import log, names, paths, run
+from xenhelper import dead, log, names, paths, run
 from xenhelper.errors import EXIT_USAGE, XenhelperError
 from xenhelper.peer import messages, transport
 
@@ -210,6 +210,7 @@ class Link:
         if not line.endswith(b"\n"):
             raise EOFError
         answer = messages.decode(line)
+        dead.heard(self.peer)
         number, theirs = answer.pop("id", None), answer.get("time")
         if number == 0 and isinstance(theirs, int | float):
             # what a full connection delayed would put the server's clock back: the best one counts

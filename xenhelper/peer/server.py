@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 import xenhelper
-from xenhelper import log, names
+from xenhelper import dead, log, names
 from xenhelper.errors import EXIT_FAILED, EXIT_USAGE, XenhelperError
 from xenhelper.peer import messages, verbs
 
@@ -37,6 +37,7 @@ class Server:
 
     def serve(self) -> None:
         """Until end of input; then waits (bounded) for what still runs."""
+        dead.heard(self.peer)
         self._send({"id": 0, "time": time.monotonic(), "version": xenhelper.__version__})
         self._start(self._preload)
         threading.Thread(target=self._watch_silence, daemon=True).start()
@@ -49,6 +50,7 @@ class Server:
             if not block:
                 break
             self._last_heard = time.monotonic()
+            dead.heard(self.peer)
             buffer += block
             *lines, buffer = buffer.split(b"\n")
             if len(buffer) > messages.MAX_BYTES or not all(map(self._take, lines)):

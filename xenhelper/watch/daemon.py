@@ -6,7 +6,7 @@ reconciler when hosts meet. While nothing happens it wakes once a minute.
 import os
 import time
 
-from xenhelper import beneath, config, insync, log, metrics, paths, permits, statefile
+from xenhelper import beneath, config, dead, insync, log, metrics, paths
 from xenhelper.alerts import bell
 from xenhelper.drbd import events
 from xenhelper.errors import XenhelperError
@@ -59,7 +59,8 @@ class Watcher:
             self.seen = frozenset((disk.domid, disk.devid, disk.device) for disk in world.backends)
         now = time.monotonic()
         try:
-            _met(world)
+            # now, and not with the round that this rings for: the link may be gone again by then
+            dead.met(world.states, world.records)
             self._tracker.tick(world.states, world.records, world.now)
         except (XenhelperError, OSError) as error:
             log.event("failed", f"watch: {error}", log.WARNING)
@@ -137,15 +138,6 @@ class Watcher:
         if text and text != self._trouble:
             log.event("failed", f"watch: {text}", log.WARNING)
         self._trouble = text
-
-
-def _met(world: World) -> None:
-    """A permit to promote alone ends the moment both hosts talk: the round that ends it besides
-    comes seconds later, and the link may be gone again by then."""
-    for name in statefile.names(paths.PERMITS):
-        record = world.records.get(name)
-        if record is not None and rounds.met(world.states, record):
-            permits.revoke(name)
 
 
 def _state(resource: str) -> events.Resource | None:

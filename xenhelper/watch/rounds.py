@@ -60,11 +60,6 @@ class Rounds:
             self._due = max(when, self._last + APART)
 
 
-def met(states: Mapping[int, State], record: Mapping[str, str]) -> bool:
-    """Whether both hosts talk about this resource now."""
-    return _link(states, record) == _MET
-
-
 def _link(states: Mapping[int, State], record: Mapping[str, str]) -> str:
     minor = record.get("minor", "")
     state = states.get(int(minor)) if minor.isdecimal() else None
