@@ -12,6 +12,8 @@ from tests.sim.guest import Backend
 from tests.sim.kernel import Killed, Process
 from tests.sim.toolstack import Domain, Pipe, base
 
+JOB_WAIT = 30.0  # seconds for another job of the VM's to end (libxl_domain.h)
+
 
 class VirtDomain(Domain):
     """A domain of libvirt; ``held``: paused by ``xl pause`` besides."""
@@ -158,6 +160,9 @@ def start(process: Process, vm: str) -> int:
     """virsh start."""
     host, world = process.host, process.world
     process.block(0.1 + world.random.random() * 0.3)
+    until = world.loop.now + JOB_WAIT
+    while vm in host.jobs and world.loop.now < until:
+        process.block(0.1)
     if host.find(vm) is not None or vm in host.jobs:
         return 3
     host.jobs[vm] = world.loop.now
