@@ -6,6 +6,8 @@ import unittest.mock
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from tests.sim.here import me
+
 
 def _patched(*changes: "tuple[Any, str, Any]") -> "contextlib.ExitStack":
     stack = contextlib.ExitStack()
@@ -70,9 +72,9 @@ def no_second_look() -> "contextlib.ExitStack":
 
     original = handover.await_grant
 
-    def decide(resource: events.Resource, incoming: bool, permit: bool, peer: str) -> str:
+    def decide(resource: events.Resource, incoming: bool, *more: Any) -> str:
         try:
-            return decided(resource, incoming, permit, peer)
+            return decided(resource, incoming, *more)
         except Exception:
             if incoming and not resource.connected:
                 return hotplug.PROMOTE
@@ -144,19 +146,31 @@ def standalone_left() -> "contextlib.ExitStack":
 
 
 def double_start() -> "contextlib.ExitStack":
-    """Starts where a Primary is left over, whoever uses the disk elsewhere."""
+    """Starts wherever DRBD lets it, whoever uses the disk elsewhere: in a migration's window,
+    and where a Primary is left over."""
     from xenhelper import hotplug, stepdown
     from xenhelper.drbd import events
 
     def promote(disk: Any, resource: events.Resource, deadline: float) -> events.Resource:
         if resource.role == events.PRIMARY:
             return resource
-        return original(disk, resource, deadline)
+        return promoted(disk, resource, deadline)
 
-    original = hotplug._promote
+    def decide(resource: events.Resource, incoming: bool, *more: Any) -> str:
+        if resource.connected and resource.peer_role == events.PRIMARY and not incoming:
+            return hotplug.PROMOTE
+        return decided(resource, incoming, *more)
+
+    def step_down(name: str, *more: Any) -> "events.Resource | None":
+        # `remove` goes on as ever, or no migration would end
+        return events.one(name) if me().name == "block add" else stepped(name, *more)
+
+    promoted, decided, stepped = hotplug._promote, hotplug.decide, stepdown.step_down
     return _patched(
         (hotplug, "_promote", promote),
-        (stepdown, "step_down", lambda name, peer, vm, seconds: events.one(name)),
+        (hotplug, "decide", decide),
+        (hotplug, "_still_right", lambda how, after: True),
+        (stepdown, "step_down", step_down),
     )
 
 
@@ -202,6 +216,13 @@ def old_permission() -> "contextlib.ExitStack":
     return _patched((handover, "_granted", granted))
 
 
+def permit_outlives_return() -> "contextlib.ExitStack":
+    """What a takeover permitted lasts until the reconciler's round, whoever is heard of before."""
+    from xenhelper import dead
+
+    return _patched((dead, "heard", lambda peer: None), (dead, "met", lambda states, records: None))
+
+
 BREAKAGES: "dict[str, Callable[[], contextlib.AbstractContextManager[Any]]]" = {
     "no drain": no_drain,
     "grant from the destination": grant_from_destination,
@@ -215,6 +236,7 @@ BREAKAGES: "dict[str, Callable[[], contextlib.AbstractContextManager[Any]]]" = {
     "double start allowed": double_start,
     "demoted unconfirmed": demote_unconfirmed,
     "grant after the guest went on": late_grant,
+    "permit outlives the return": permit_outlives_return,
 }
 # what the breakage is to be compared with, where that isn't the product as it is
 WITHOUT: "dict[str, Callable[[], contextlib.AbstractContextManager[Any]]]" = {
@@ -234,6 +256,8 @@ def schedules_until_caught(name: str, limit: int, seed: int = 1) -> "Iterator[tu
         with breakage():
             failure = schedule.run_seed(seed + number).failed
         if failure is not None:
+            # what doesn't fit the product's functions any more breaks nothing but itself
+            assert failure.promise != "crash", f"{name}: {failure}"
             with without():
                 if schedule.run_seed(seed + number).failed is not None:
                     failure = None

@@ -20,6 +20,7 @@ FAULTS = (
     "lose-ssh-at-add",
     "power-off",
     "takeover",
+    "permit",
     "halt",
 )
 
@@ -40,6 +41,8 @@ def generate(seed: int) -> "tuple[dict[str, int], list[Step]]":
         # (which of them is told by the seed alone, so that those in KEPT stay what they are)
         dies = "lose-ssh-at-add" if seed % 32 in (1, 25) else "kill-xl-at-add"
         return {"web1": 2}, steps + _close_calls(r, dies)
+    if seed % 32 == 14:
+        return vms, steps + _returns(r)
     quiet = r.random() < 0.1
     if r.random() < 0.35:
         return vms, steps + _moves(r)
@@ -140,6 +143,28 @@ def _close_calls(r: randomlib.Random, dies: str) -> "list[Step]":
             steps.append((r.random() * 3, r.choice(("migrate", "migrate-past", "migrate-past")), None))
             steps.append((0.0, dies, None))
         steps.append((6.0 + r.random() * 10, "heal", r.choice(HOSTS)))
+    return steps
+
+
+def _returns(r: randomlib.Random) -> "list[Step]":
+    """A host comes back before anybody has used what a takeover permitted without it; for how
+    long, and by which path, is chance."""
+    steps: "list[Step]" = [
+        (4.0 + r.random() * 5, "power-off", "alice"),
+        (14 + r.random() * 8, "permit", "bob"),
+    ]
+    if r.random() < 0.4:
+        steps.append((r.random() * 3, r.choice(("cut", "cut-management")), None))
+    steps.append((r.random() * 5, "power-on", "alice"))
+    for _ in range(r.randint(1, 2)):
+        steps.append(
+            (1.0 + r.random() * 6, r.choice(("cut-both", "cut-both", "cut", "cut-management")), None)
+        )
+        if r.random() < 0.5:
+            steps.append((r.random() * 8, "create", "alice"))
+        steps.append((r.random() * 20, "create", "bob"))
+        if r.random() < 0.5:
+            steps.append((r.random() * 10, r.choice(("heal", "heal-management")), None))
     return steps
 
 

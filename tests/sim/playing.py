@@ -238,7 +238,7 @@ class Run:
 
         self.world.command(host, "xl shutdown", go).on_end.append(then)
 
-    def takeover(self, where: str) -> None:
+    def takeover(self, where: str, starts: bool = True) -> None:
         """An operator's word that the peer is dead, while it is."""
         host = self.world.hosts[where]
         other = self.world.hosts[HOSTS[1 - host.index]]
@@ -280,8 +280,13 @@ class Run:
             return 0
 
         process = self.world.product(host, "takeover", go)
-        process.on_end.append(lambda p: self.create(where) if host.power and p.status == 0 else None)
+        if starts:
+            process.on_end.append(lambda p: self.create(where) if host.power and p.status == 0 else None)
         process.start()
+
+    def permit(self, where: str) -> None:
+        """A takeover, and nobody starts the VM."""
+        self.takeover(where, starts=False)
 
     def halt(self, where: str) -> None:
         """A clean shutdown: guests down, units stopped, power off."""

@@ -93,4 +93,5 @@ def test_a_breakage_is_caught(
                 found.append(failed.promise)
                 break
     assert found, "no schedule minds it"
+    assert found != ["crash"], "it doesn't fit the product's functions any more"
     assert not promise or found == [promise]
