@@ -76,11 +76,12 @@ def _end(peer: str) -> "set[str]":
         permit, record = statefile.read(permits.path(name)), statefile.read(f"{paths.RESOURCES}/{name}")
         if permit is None or permit.get("why") != permits.TAKEOVER:
             continue
-        if record is None or record.get("peer") != peer:
+        vm = record.get("vm") if record is not None and record.get("peer") == peer else None
+        if not vm:
             continue
         granted = insync.seconds(permit.get("at", "")) or 0.0
-        vm = statefile.read(f"{paths.VMS}/{record['vm']}") or {}
-        if not autostart.ran_since(vm, granted - 1.0):  # both are of whole seconds
+        # both times are of whole seconds
+        if not autostart.ran_since(statefile.read(f"{paths.VMS}/{vm}") or {}, granted - 1.0):
             permits.revoke(name)
-            ended.add(record["vm"])
+            ended.add(vm)
     return ended
