@@ -5,9 +5,7 @@ newest data since, or ``xenhelper takeover`` was ordered. Either is bound to the
 generation of the data: once the peers have met again it counts no more.
 """
 
-import time
-
-from xenhelper import insync, paths, statefile
+from xenhelper import paths, statefile
 from xenhelper.drbd import verbs
 from xenhelper.errors import XenhelperError
 
@@ -55,6 +53,10 @@ def keep_survivor(vm: str, resources: "list[str]") -> None:
 def grant_takeover(resource: str, minor: int) -> None:
     """An operator (or a fence command) vouches that the peer is dead: it holds until that is
     heard of (dead.py)."""
+    import time
+
+    from xenhelper import insync
+
     current, _ = verbs.generation(minor)
     at = insync.stamp(time.time())
     statefile.write(path(resource), {"why": TAKEOVER, "current": f"{current:016x}", "at": at})
