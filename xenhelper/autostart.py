@@ -80,9 +80,13 @@ def decide(
     # the newer record knows; a migration's source notes where it went when it lets go
     mine, other = here.get("last_ran", ""), str(there.get("last_ran", ""))
     newer = active_at(theirs) - active_at(here)
+    if not newer:
+        # of one second: who gave the disks out in it did so once the other had let them go
+        gave = [insync.seconds(record.get("ran_at", "")) == active_at(here) for record in (here, theirs)]
+        newer = gave[1] - gave[0]
     if newer:
         last = (other or peer) if newer > 0 else (mine or host)
-    else:  # of one second, or neither ever: both hosts must come to the same
+    else:  # both gave them out in it, or neither ever: both hosts must come to the same
         last = min(filter(None, (mine, other)), default=host)
     return (HERE, "") if last == host else (THERE, f"it last ran on {last}")
 

@@ -36,6 +36,9 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
         (times(T - 99, T + 9, last_ran="bob"), there(**times(T, last_ran="bob")), autostart.THERE),
         (times(T, last_ran="alice"), there(**times(T - 99, T + 9)), autostart.HERE),
         (times(T, T + 9), {"domains": ["web1"], "ran_at": ""}, autostart.RUNS),
+        # moved cold within one second: who gave the disks out has it
+        (times(T - 99, T), there(**times(T, last_ran="bob")), autostart.THERE),
+        (times(T, T - 9), there(**times(T - 99, T, last_ran="bob")), autostart.HERE),
         # a start over there that fails yet: both wanted it, and neither would come back to it
         (times(T, T + 9), {"domains": ["web1"], "unsettled": True}, autostart.UNKNOWN),
         (times(T, T + 9), {"domains": ["web1"], "unsettled": False}, autostart.RUNS),
