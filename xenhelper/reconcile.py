@@ -327,7 +327,7 @@ def _close(
             return []  # its xl has come meanwhile
         run([domains.real_xl(), "destroy", vm + names.INCOMING], timeout=30)
         log.event("reconciled", line, log.NOTICE, vm=vm)
-    left = [problem for record in records if (problem := window.close_one(record["resource"], 5.0))]
+    left = window.close_all([record["resource"] for record in records], 5.0)
     if left:
         return left
     for record in records:

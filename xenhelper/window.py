@@ -7,7 +7,7 @@ says that a window may be open; see intents.py for who may act on it.
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from xenhelper import handover, hotplug, intents, log, names, paths, statefile, steady, virt
 from xenhelper.drbd import barrier, events, show, verbs
@@ -122,7 +122,7 @@ class Window:
 
         Returns what couldn't be closed, one line each; the intent stays then.
         """
-        left = [line for name in self.resources if (line := close_one(name, seconds))]
+        left = close_all(self.resources, seconds)
         if left:
             return left
         try:
@@ -133,6 +133,16 @@ class Window:
             )
         intents.remove("window", self.vm)
         return []
+
+
+def close_all(resources: "Sequence[str]", seconds: float) -> "list[str]":
+    """:func:`close_one` for all disks of a VM; those that aren't closed, one line each.
+
+    What can be closed at once comes first: while the second Primary of one disk is waited for,
+    the other host mustn't become Primary of another, whose guest may go on here.
+    """
+    left = [name for name in resources if close_one(name, 0.0)] if len(resources) > 1 else resources
+    return [line for name in left if (line := close_one(name, seconds))]
 
 
 def close_one(name: str, seconds: float) -> str:

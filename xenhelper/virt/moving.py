@@ -160,7 +160,7 @@ def ended(call: "Call") -> None:
         return
     from xenhelper import window
 
-    left = [line for name in call.records if (line := window.close_one(name, 5.0))]
+    left = window.close_all(list(call.records), 5.0)
     try:
         if left:
             raise XenhelperError("; ".join(left), "`xenhelper reconcile`")

@@ -114,7 +114,7 @@ def close(
         return [line]
     if dry_run:
         return [line or f"{vm}: its window would be closed"]
-    left = [problem for name in resources if (problem := window.close_one(name, 5.0))]
+    left = window.close_all(resources, 5.0)
     if going and action == GO_ON and not left:
         problem = go_on(vm)
         left += [problem] if problem else []
