@@ -167,6 +167,14 @@ def ran_since(record: "dict[str, str]", booted: float) -> bool:
     return ran > booted and not 0.0 <= let_go - ran < _FAILED_START
 
 
+def let_go(vm: str, resource: str) -> None:
+    """No domain uses a disk that was given out, and its `remove`, which would have said so, never
+    ran: soon after it was given out that start wasn't one. Raises XenhelperError."""
+    ran = insync.seconds((statefile.read(f"{paths.VMS}/{vm}") or {}).get("ran_at", "")) or 0.0
+    if 0.0 <= time.time() - ran < _FAILED_START:
+        statefile.write(f"{paths.RUN}/refused/{resource}", {"why": "no domain came to use it"})
+
+
 def _ran_this_boot(record: "dict[str, str]") -> bool:
     # a disk that was refused at the last start: whatever the others say, it wasn't one
     # (their `remove`, which says so as well, isn't guaranteed)

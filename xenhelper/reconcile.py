@@ -286,6 +286,9 @@ def _demote_idle(record: "dict[str, str]", dry_run: bool) -> str:
         return line if line.startswith(f"{name}: ") else f"{name}: {line}"
     finally:
         os.close(held)
+    from xenhelper import autostart
+
+    autostart.let_go(record["vm"], name)
     log.event("reconciled", f"{name}: demoted, no domain uses it", log.NOTICE, vm=record["vm"], resource=name)
     return ""
 

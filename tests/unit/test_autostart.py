@@ -180,6 +180,15 @@ def test_what_a_person_started_and_stopped_meanwhile_stays_stopped(host: Host) -
     assert autostart.start_wanted() == [] and host.programs == [] and autostart.wanted() == []
 
 
+@pytest.mark.parametrize(("ago", "counts"), [(20, False), (600, True)])
+def test_a_start_whose_scripts_were_killed_is_no_run(host: Host, ago: float, counts: bool) -> None:
+    """The soak's seed 8077843: neither `add` of one disk nor `remove` of the other came to its end."""
+    record = statefile.read(f"{paths.VMS}/web1") or {}
+    statefile.write(f"{paths.VMS}/web1", {**record, "ran_at": insync.stamp(time.time() - ago)})
+    autostart.let_go("web1", "web1-xvda")
+    assert autostart._ran_this_boot(statefile.read(f"{paths.VMS}/web1") or {}) is counts
+
+
 def test_who_is_at_its_start_is_left_alone(host: Host) -> None:
     """A hook of libvirt's has given out one disk and waits for the next; there is no domain yet,
     and the record looks as if it had run."""
