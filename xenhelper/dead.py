@@ -43,10 +43,10 @@ def heard(peer: str) -> None:
     except (XenhelperError, OSError) as error:
         log.event("failed", f"{peer} is back, and what was noted of its death stays: {error}", log.WARNING)
         return
+    from xenhelper import alerts
+
     log.event("takeover", f"{peer} is back", log.NOTICE, peer=peer)
     for vm in sorted(ended):
-        from xenhelper import alerts
-
         text = f"{vm}: {peer} is back, so it may not start here without {peer} any more"
         log.event("takeover", text, log.NOTICE, vm=vm, peer=peer)
         alerts.try_clear("takeover", vm, f"{peer} is back, and {vm} wasn't started here")

@@ -53,7 +53,7 @@ def keep_survivor(vm: str, resources: "list[str]") -> None:
 def grant_takeover(resource: str, minor: int) -> None:
     """An operator (or a fence command) vouches that the peer is dead: it holds until that is
     heard of (dead.py)."""
-    import time
+    import time  # not for the block script, which imports this module
 
     from xenhelper import insync
 

@@ -291,7 +291,9 @@ def _take(vm: str, peer: str, todo: list[tuple[Copy, str]]) -> None:
                 intent=f"takeover-{vm}",
             )
         if not dead.holds(peer):
-            _back(vm, peer, todo)
+            # heard of meanwhile, by somebody who may have looked before the last of these permits
+            undo(vm)
+            raise Refused(f"{vm} isn't taken over: {peer} has just come back", f"`xenhelper status {vm}`")
         intents.remove("takeover", vm)
     finally:
         os.close(fd)
@@ -306,18 +308,9 @@ def _take(vm: str, peer: str, todo: list[tuple[Copy, str]]) -> None:
         )
 
 
-def _back(vm: str, peer: str, todo: list[tuple[Copy, str]]) -> None:
-    """The peer was heard of while it was being permitted, and who heard may have looked before."""
-    for copy, action in todo:
-        if action != NOTHING:
-            permits.revoke(copy.resource)
-    intents.remove("takeover", vm)
-    raise Refused(f"{vm} isn't taken over: {peer} has just come back", f"`xenhelper status {vm}`")
-
-
 def undo(vm: str) -> None:
-    """An interrupted takeover, by the reconciler, who holds the lock: what was permitted
-    isn't, unless it is in use. The command can be given again."""
+    """An interrupted takeover, by whoever holds the lock: what was permitted isn't, unless it
+    is in use. The command can be given again."""
     intent = intents.read("takeover", vm) or {}
     states = events.snapshot()
     for name in filter(None, intent.get("resources", "").split(",")):

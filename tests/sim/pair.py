@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tests.sim import bells
 from tests.sim.end import (
     CONNECTED,
     CONNECTING,
@@ -97,7 +98,7 @@ class Pair:
             end.peer_role = end.peer.role
         self.world.trace(one.host, f"drbd {self.name}: connected ({verdict}, {why})")
         for end in self.ends:
-            self.world.watcher(end)
+            bells.connected(end)
         if verdict == 0:
             for end in self.ends:
                 end.crashed = False
@@ -133,7 +134,7 @@ class Pair:
             if not solved:
                 self.world.promises.split_brain(self)
                 for end in self.ends:
-                    self.world.split_brain_handler(end)
+                    bells.split_brain(end)
                     self._refuse(end, "split brain")
                 return None, rule
             verdict = solved

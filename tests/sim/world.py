@@ -260,34 +260,6 @@ class World:
         process.on_end.append(ended)
         process.start(0.02)
 
-    def split_brain_handler(self, end: End) -> None:
-        """The kernel calls the split-brain handler; what it answers doesn't matter."""
-        from xenhelper import drbdevent
-
-        self.product(
-            end.host,
-            "split-brain",
-            lambda: drbdevent.main(["drbd-event", "split-brain"]),
-            DRBD_RESOURCE=end.pair.name,
-        ).start(0.02)
-
-    def watcher(self, end: End) -> None:
-        """DRBD rings, and the watcher looks some time later (watch/daemon.py)."""
-        from xenhelper import dead, paths, statefile
-        from xenhelper.drbd import proc
-
-        def look() -> int:
-            records = ((name, statefile.read(f"{paths.RESOURCES}/{name}")) for name in self.pairs)
-            try:
-                dead.met(proc.read()[1], {name: record for name, record in records if record})
-            except XenhelperError as error:
-                self.trace(end.host, f"watch: {error}")
-            return 0
-
-        folders = (paths.PERMITS + "/", paths.RUN + "/dead/")
-        if any(path.startswith(folders) for path in end.host.files.live):
-            self.product(end.host, "watch", look).start(0.1 + self.random.random() * 1.4)
-
     def start_xl(self, parent: Process, argv: "list[str]") -> Process:
         child = Process(self, parent.host, "xl " + " ".join(argv), lambda: self.exec_xl(child, argv))
         for fd, file in parent.fds.items():
