@@ -142,6 +142,8 @@ def ran_here(vm: str) -> None:
     host = os.uname().nodename
     if record is None:
         return
+    for name in _resources(record):  # an earlier start that was refused a disk says nothing of this run
+        statefile.remove(f"{paths.RUN}/refused/{name}")
     ran, let_go = (insync.seconds(record.get(key, "")) or 0.0 for key in ("ran_at", "let_go_at"))
     if record.get("last_ran") == host and 0.0 < ran >= let_go:
         return
@@ -175,11 +177,14 @@ def let_go(vm: str, resource: str) -> None:
         statefile.write(f"{paths.RUN}/refused/{resource}", {"why": "no domain came to use it"})
 
 
+def _resources(record: "dict[str, str]") -> "list[str]":
+    return [name for name in record.get("resources", "").split(",") if name]
+
+
 def _ran_this_boot(record: "dict[str, str]") -> bool:
     # a disk that was refused at the last start: whatever the others say, it wasn't one
     # (their `remove`, which says so as well, isn't guaranteed)
-    resources = record.get("resources", "").split(",")
-    if any(name and os.path.exists(f"{paths.RUN}/refused/{name}") for name in resources):
+    if any(os.path.exists(f"{paths.RUN}/refused/{name}") for name in _resources(record)):
         return False
     return ran_since(record, _booted_at())
 

@@ -149,6 +149,16 @@ def test_a_start_that_was_refused_a_disk_is_no_run(host: Host) -> None:
     assert autostart.start_wanted() == [] and len(host.programs) == 1
 
 
+def test_a_refused_start_says_nothing_of_a_run_that_came_by_migration(host: Host) -> None:
+    """Refused a disk here once, migrated here, then stopped on purpose: it stays stopped."""
+    now = time.time()
+    record = {"vm": "web1", "peer": "bob", "resources": "web1-xvda,web1-xvdb"}
+    statefile.write(f"{paths.VMS}/web1", record | times(now - 300, now - 200))
+    statefile.write(f"{paths.RUN}/refused/web1-xvdb", {"vm": "web1", "domid": "1"})
+    autostart.ran_here("web1")
+    assert autostart.serve_autostart("bob", {"vm": "web1"}) == {"starts": False}
+
+
 @pytest.mark.parametrize("state", ["--p---", "--ps--", "---s-d"])
 def test_a_half_made_domain_is_no_run(host: Host, state: str) -> None:
     """An `add` failed, and the domain is being destroyed again: it stays wanted."""
