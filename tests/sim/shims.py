@@ -195,7 +195,7 @@ def installed() -> "Iterator[None]":
     """The product over the simulated ports, within this block."""
     from xenhelper import config, hosts, log, migrate, run
     from xenhelper.peer import client
-    from xenhelper.xen.xenstore import Xenstore
+    from xenhelper.xen import xenstore
 
     for name in MODULES:
         with contextlib.suppress(ModuleNotFoundError):
@@ -211,7 +211,7 @@ def installed() -> "Iterator[None]":
         undo.append((module, name, vars(module).get(name), there))
         setattr(module, name, value)
 
-    real_run, real_client = run.run, Xenstore
+    real_run, real_client = run.run, xenstore.Xenstore
     for name, module in list(sys.modules.items()):
         if not name.startswith("xenhelper.") or name in LEFT:
             continue
@@ -225,6 +225,7 @@ def installed() -> "Iterator[None]":
         put(module, "open", system.sim_open)
         put(module, "print", sim_print)
     put(run, "run", sim_run)
+    put(xenstore, "Xenstore", store.Client)  # some import it only where they use it
     put(client, "ask", sim_ask)
     put(log, "event", sim_event)
     put(config, "load", sim_config)
