@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
-from pathlib import Path
 
 import pytest
 
-from . import measure, product
+from . import figures, measure, product
 from .guest import Guest
 from .host import Host
 from .lab import Lab
 
 RESOURCES = ["web1-xvda", "web1-xvdb"]
-FIGURES = Path(os.environ.get("LAB_FIGURES", "lab-figures.jsonl"))
 
 
 def _move(lab: Lab, source: Host, target: Host, xl: str = "xl", host: str = "", watch: bool = True) -> None:
@@ -46,24 +42,16 @@ def _move(lab: Lab, source: Host, target: Host, xl: str = "xl", host: str = "", 
 
 def _note(what: str, seconds: float, sampler: measure.Sampler) -> None:
     """Figures are kept for the docs; nothing here is a limit."""
-    results = sampler.results()
-    line = {
-        "case": os.environ.get("PYTEST_CURRENT_TEST", "").split(" ")[0],
-        "what": what,
-        "seconds": round(seconds, 1),
-        **{
-            str(minor): {
-                "downtime": r.downtime and round(r.downtime, 2),
-                "both_primary": round(r.both_primary, 2),
-                "protocol_c": round(r.protocol_c, 1),
-                "longest_gap": round(r.longest_gap, 2),
-            }
-            for minor, r in results.items()
-        },
+    disks = {
+        str(minor): {
+            "downtime": r.downtime and round(r.downtime, 2),
+            "both_primary": round(r.both_primary, 2),
+            "protocol_c": round(r.protocol_c, 1),
+            "longest_gap": round(r.longest_gap, 2),
+        }
+        for minor, r in sampler.results().items()
     }
-    print(json.dumps(line))
-    with FIGURES.open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    figures.note(what, seconds=round(seconds, 1), **disks)
 
 
 @pytest.mark.core
@@ -119,4 +107,7 @@ def test_stale_read_case(lab: Lab, attempt: int) -> None:
     product.assert_steady(lab, RESOURCES, here)
     if result.status != 0:
         assert where == ["alice"], result
-    print(f"stale-read case {attempt}: exit {result.status}, web1 runs on {where[0]}: {result.err[-300:]}")
+    written = {disk: report.acked for disk, report in now.status().items()}
+    figures.note(
+        f"4 Mbit/s under full load, {attempt}", exit=result.status, runs_on=where[0], acknowledged=written
+    )
