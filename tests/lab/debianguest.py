@@ -17,6 +17,7 @@ from .lab import Lab
 from .release import Release
 
 NAME = "deb1"
+RESOURCES = ["deb1-xvda2", "deb1-xvdb"]
 SIZE = {"deb1-root": 256, "deb1-data": 128}  # MiB
 
 CONFIG = f"""\
