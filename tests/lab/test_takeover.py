@@ -296,6 +296,33 @@ def _taken_over(bob: Host) -> Guest:
     return moved
 
 
+def test_killed_between_two_permits_it_is_undone_and_given_again(lab: Lab) -> None:
+    """Half a takeover starts nothing; its intent stays until the reconciler has undone it."""
+    alice, bob = lab.hosts
+    faults.autostart(lab)
+    minors = {name: product.minor(alice, name) for name in RESOURCES}
+    alice.power_off()
+    _noticed(bob)
+    # of each disk: its generation is read, then its permit is written
+    faults.arm(bob, "after takeover:_take:permits.grant_takeover 2")
+    # looked at at once: the reconciler may come at any time
+    half = bob.out("xenhelper takeover web1 --peer-is-dead >&2 || ls /run/xenhelper/permits", timeout=120)
+    assert half.split() == RESOURCES[:1] and not faults.disarm(bob)
+    product.refused(bob, "xl create /etc/xen/web1.cfg", "web1-xvd")
+    product.wait_until(
+        lambda: bob.out("ls /var/lib/xenhelper/intents") == "", 180, "it to be undone", every=2
+    )
+    assert bob.out("ls /run/xenhelper/permits") == ""
+    log = bob.run("journalctl -q -t xenhelper --no-pager -o cat -n 50").out
+    assert "web1: an interrupted takeover is undone" in log
+    moved = _taken_over(bob)
+    faults.restore(lab)
+    rest = settle.wait(lab, "web1", minors)
+    assert rest.wrong == [] and rest.where == ["bob"], rest
+    moved.wait_progress(120)
+    product.assert_no_wrong_block(moved, *lab.hosts)
+
+
 def test_a_host_that_dies_without_a_write(lab: Lab) -> None:
     """Nothing is lost, and its return is no split brain: DRBD has the same generation on both."""
     alice, bob = lab.hosts
